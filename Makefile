@@ -1,0 +1,50 @@
+# A front for Meson: every target prepares what it needs, so each works on a fresh Debian 12 machine as root.
+BUILD ?= build
+MESON_OPTIONS ?=
+
+.PHONY: all build deps demo check bench fuzz lab install asan tsan clean
+
+all: build
+
+deps:
+	@tools/install-deps.sh build check
+
+$(BUILD)/build.ninja: | deps
+	meson setup $(BUILD) $(MESON_OPTIONS)
+
+build: $(BUILD)/build.ninja
+	ninja -C $(BUILD)
+
+# Builds and passes all tests; ends with "N passed, N failed, N skipped".
+check: build
+	@tools/run-tests.sh $(BUILD)
+
+# A real guest, snapshotted, packed and restored three ways; needs no other server.
+demo:
+	@tools/install-deps.sh build demo
+	@$(MAKE) --no-print-directory build
+	@examples/demo/run.sh $(BUILD)
+
+# All benchmarks, or one: make bench BENCH=fault.  JSON=file appends one object a figure.
+bench:
+	@tools/install-deps.sh build demo bench
+	@$(MAKE) --no-print-directory build
+	@bench/run.sh $(BUILD) "$(BENCH)"
+
+# Each fuzz target for FUZZ_SECONDS (default 60).
+fuzz: deps
+	@fuzz/run.sh
+
+# Tests that need a guest with another kernel.
+lab:
+	@tools/install-deps.sh build check demo
+	@lab/run.sh
+
+asan tsan: deps
+	@tools/run-sanitized.sh $@
+
+install: build
+	meson install -C $(BUILD)
+
+clean:
+	rm -rf $(BUILD) build-asan build-tsan build-fuzz

@@ -1,0 +1,41 @@
+#!/bin/sh
+# Installs what Cistern needs to build, to pass its tests and to run its demo, from Debian's own packages.
+# Usage: tools/install-deps.sh [build|check|demo|bench]...   (default: build check)
+# Asks the package manager for nothing when all is there already, so that it also works without a network then.
+set -eu
+
+build="build-essential meson ninja-build pkg-config liblz4-dev libzstd-dev libisal-dev libxxhash-dev libssl-dev
+liburing-dev libjansson-dev libmicrohttpd-dev libcurl4-openssl-dev scdoc"
+check="libcmocka-dev python3 python3-zstandard python3-lz4 codespell shellcheck clang libclang-rt-14-dev zstd
+linux-libc-dev"
+demo="qemu-system-x86 debootstrap busybox-static cpio e2fsprogs python3 kmod xz-utils ca-certificates"
+bench="python3 python3-matplotlib zstd lz4"
+
+[ $# -gt 0 ] || set -- build check
+want=""
+for set_name in "$@"; do
+	case $set_name in
+	build) want="$want $build" ;;
+	check) want="$want $check" ;;
+	demo) want="$want $demo" ;;
+	bench) want="$want $bench" ;;
+	*) echo "install-deps.sh: unknown set '$set_name': use build, check, demo or bench" >&2; exit 2 ;;
+	esac
+done
+
+missing=""
+for package in $want; do
+	dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' ||
+		missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" != 0 ]; then
+	echo "install-deps.sh: run as root to install:$missing" >&2
+	exit 1
+fi
+echo "installing:$missing"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+# shellcheck disable=SC2086 # a list of names is meant
+apt-get install -y -qq --no-install-recommends $missing >/dev/null
