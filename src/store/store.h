@@ -1,0 +1,128 @@
+/*
+ * Stores: backends that keep chunks or pages.  Asynchronous and batched from the first day.
+ *
+ * A store handle belongs to one thread (a shard or a worker): that thread submits, polls cis_store_fd() and reaps, and
+ * every done call comes on it.  What threads share is behind the ops (a descriptor, a connection).
+ */
+#ifndef CIS_STORE_STORE_H
+#define CIS_STORE_STORE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+enum cis_store_op { CIS_STORE_GET, CIS_STORE_PUT, CIS_STORE_DELETE };
+
+/** struct cis_key - names an object in a store; file: has one object and ignores it */
+struct cis_key {
+	uint64_t hi, lo;
+};
+
+/**
+ * struct cis_store_req - one request; the caller's until done is called
+ * @op:   get, put or delete
+ * @key:  the object
+ * @off:  get: first byte of the object
+ * @len:  get: bytes wanted, all or an error; put: bytes to write
+ * @buf:  the caller's; must stay until done.  A get whose @off, @len and @buf are
+ *        multiples of 4096 may bypass the page cache
+ * @deadline_ns: on cis_now_ns(); 0 = none.  Past it done comes with -ETIMEDOUT
+ * @done: called exactly once, maybe before cis_store_submit() returns; @err is 0
+ *        or -errno (-ENOENT: no such object, -ENODATA: shorter than off + len)
+ * @ctx:  the caller's
+ */
+struct cis_store_req {
+	enum cis_store_op op;
+	struct cis_key key;
+	uint64_t off;
+	uint32_t len;
+	void *buf;
+	uint64_t deadline_ns;
+	void (*done)(struct cis_store_req *req, int err);
+	void *ctx;
+
+	/* the store's */
+	struct cis_store_req *next;
+	uint32_t progress;
+	unsigned flags;
+};
+
+struct cis_store;
+
+/**
+ * struct cis_store_ops - a kind of store; NULL means that it cannot
+ * @ops_size: sizeof, so that older stores keep loading
+ * @submit:   takes @n requests
+ * @fd:       readable when reap has something to do; -1 when it never has
+ * @reap:     calls done for what is finished; never blocks
+ * @wait:     blocks until something is finished, at most until @deadline_ns
+ * @cancel:   makes done come soon, with -ECANCELED unless it was finished
+ * @close:    no request is in flight; NULL-safe
+ */
+struct cis_store_ops {
+	size_t ops_size;
+	const char *name;
+	void (*submit)(struct cis_store *store, struct cis_store_req **reqs, size_t n);
+	int (*fd)(struct cis_store *store);
+	void (*reap)(struct cis_store *store);
+	void (*wait)(struct cis_store *store, uint64_t deadline_ns);
+	void (*cancel)(struct cis_store *store, struct cis_store_req *req);
+	void (*close)(struct cis_store *store);
+};
+
+/** struct cis_store - the head of every store's own struct */
+struct cis_store {
+	const struct cis_store_ops *ops;
+};
+
+static inline void cis_store_submit(struct cis_store *store, struct cis_store_req **reqs, size_t n)
+{
+	store->ops->submit(store, reqs, n);
+}
+
+static inline int cis_store_fd(struct cis_store *store)
+{
+	return store->ops->fd(store);
+}
+
+static inline void cis_store_reap(struct cis_store *store)
+{
+	store->ops->reap(store);
+}
+
+static inline void cis_store_wait(struct cis_store *store, uint64_t deadline_ns)
+{
+	store->ops->wait(store, deadline_ns);
+}
+
+static inline void cis_store_cancel(struct cis_store *store, struct cis_store_req *req)
+{
+	store->ops->cancel(store, req);
+}
+
+void cis_store_close(struct cis_store *store);
+
+/** cis_store_get() - one get, waited for; for tools and workers.  Return: 0 or -errno. */
+int cis_store_get(struct cis_store *store, struct cis_key key, uint64_t off, void *buf, uint32_t len);
+
+/**
+ * cis_store_file_open() - one read-only file, such as an image
+ * @fd: duplicated
+ *
+ * What is in the page cache is read at once, in submit; the rest by io_uring,
+ * past the page cache when the request allows it.
+ */
+int cis_store_file_open(int fd, struct cis_store **ret, struct cis_error *err);
+
+/**
+ * cis_store_throttle_open() - a wrapper that reads at a given rate, as a slower medium would
+ * @inner:         taken over, also on failure
+ * @bytes_per_sec: token rate
+ *
+ * One handle is one medium: requests queue behind each other.
+ */
+int cis_store_throttle_open(struct cis_store *inner, uint64_t bytes_per_sec, struct cis_store **ret,
+			    struct cis_error *err);
+
+#endif
