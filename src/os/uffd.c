@@ -62,6 +62,9 @@ int cis_uffd_open(uint64_t features, int *ret_fd)
 	return 0;
 }
 
+/* The kernel's own bit in the features of a userfaultfd whose UFFDIO_API is done. */
+#define UFFD_FEATURE_INITIALIZED (1ull << 31)
+
 int cis_uffd_features(uint64_t *ret_features)
 {
 	int fd = new_fd(), err;
@@ -162,5 +165,25 @@ bool cis_is_uffd(int fd)
 	if (n < 0)
 		return false;
 	link[n] = 0;
-	return strstr(link, "[userfaultfd]") != NULL;
+	return !strcmp(link, "anon_inode:[userfaultfd]"); /* a file may have any name, but not this link */
+}
+
+int cis_uffd_asked(int fd, uint64_t *ret_features)
+{
+	char path[40], line[128];
+	unsigned long long features = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	f = fopen(path, "re");
+	if (!f)
+		return -errno;
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "API: aa:%llx:", &features) == 1)
+			break;
+	fclose(f);
+	if (!(features & UFFD_FEATURE_INITIALIZED))
+		return -ENODATA;
+	*ret_features = features & ~UFFD_FEATURE_INITIALIZED;
+	return 0;
 }

@@ -54,4 +54,11 @@ int cis_uffd_wake(int fd, uint64_t dst, uint64_t len);
 /** cis_is_uffd() - does the descriptor refer to a userfaultfd?  By its link in /proc/self/fd. */
 bool cis_is_uffd(int fd);
 
+/**
+ * cis_uffd_asked() - the features that the maker of a userfaultfd asked for, by /proc/self/fdinfo
+ *
+ * Return: 0; -ENODATA when it has not done its UFFDIO_API.
+ */
+int cis_uffd_asked(int fd, uint64_t *ret_features);
+
 #endif
