@@ -168,11 +168,11 @@ static void elf_close(struct cis_image_source *src)
 static const struct {
 	const char *magic, *is;
 } other_dumps[] = {
-	{"KDUMP   ",
-	 "a compressed kdump: dump again without a compression (dump-guest-memory FILE, no -z, -l or -s)"},
-	{"makedumpfile", "a flattened kdump: dump again without a compression, not raw-kdump either"},
-	{"PAGEDU64", "a Windows crash dump: dump again without -w"},
-	{"PAGEDUMP", "a Windows crash dump: dump again without -w"},
+	{ "KDUMP   ",
+	  "a compressed kdump: dump again without a compression (dump-guest-memory FILE, no -z, -l or -s)" },
+	{ "makedumpfile", "a flattened kdump: dump again without a compression, not raw-kdump either" },
+	{ "PAGEDU64", "a Windows crash dump: dump again without -w" },
+	{ "PAGEDUMP", "a Windows crash dump: dump again without -w" },
 };
 
 static int check_ident(const struct elf_source *elf, const uint8_t *h, struct cis_error *err)
@@ -328,7 +328,8 @@ static int make_regions(struct elf_source *elf, struct cis_error *err)
 
 		/* A core does not name its RAM blocks. */
 		elf->regions[i] = (struct cis_region_entry){
-			.offset = seg->at, .gpa = seg->gpa, .bytes = seg->bytes, .name = ""};
+			.offset = seg->at, .gpa = seg->gpa, .bytes = seg->bytes, .name = ""
+		};
 	}
 	elf->src.regions = elf->regions;
 	elf->src.nr_regions = elf->nr_seg;
@@ -337,7 +338,7 @@ static int make_regions(struct elf_source *elf, struct cis_error *err)
 
 static int elf_parse(struct elf_source *elf, struct cis_error *err)
 {
-	uint8_t h[sizeof(Elf64_Ehdr)] = {0};
+	uint8_t h[sizeof(Elf64_Ehdr)] = { 0 };
 	uint32_t phnum = 0;
 	struct stat st;
 	int ret;

@@ -45,8 +45,12 @@ static void put_phdr(struct core *c, unsigned i)
 
 static void put_ehdr(struct core *c, uint32_t phnum, int extended)
 {
-	Elf64_Ehdr h = { .e_type = ET_CORE, .e_machine = EM_X86_64, .e_version = EV_CURRENT, .e_ehsize = sizeof(h),
-			 .e_phentsize = sizeof(Elf64_Phdr), .e_phoff = c->phoff,
+	Elf64_Ehdr h = { .e_type = ET_CORE,
+			 .e_machine = EM_X86_64,
+			 .e_version = EV_CURRENT,
+			 .e_ehsize = sizeof(h),
+			 .e_phentsize = sizeof(Elf64_Phdr),
+			 .e_phoff = c->phoff,
 			 .e_phnum = extended ? PN_XNUM : (uint16_t)phnum };
 	Elf64_Shdr sh = { .sh_info = phnum };
 
@@ -74,7 +78,9 @@ static void core_make(struct core *c, const struct seg *segs, unsigned nr, int e
 	c->phoff = sizeof(Elf64_Ehdr) + sizeof(Elf64_Shdr);
 	off = c->phoff + (nr + 1) * sizeof(Elf64_Phdr);
 	put_ehdr(c, nr + 1, extended);
-	c->phdr[0] = (Elf64_Phdr){ .p_type = PT_NOTE, .p_offset = off, .p_filesz = NOTE_BYTES, .p_memsz = NOTE_BYTES };
+	c->phdr[0] = (Elf64_Phdr){
+		.p_type = PT_NOTE, .p_offset = off, .p_filesz = NOTE_BYTES, .p_memsz = NOTE_BYTES
+	};
 	put_phdr(c, 0);
 	off += NOTE_BYTES;
 	for (unsigned i = 0; i < nr; i++) {
@@ -84,8 +90,11 @@ static void core_make(struct core *c, const struct seg *segs, unsigned nr, int e
 			bytes[b] = (uint8_t)(segs[i].fill + b / 4096);
 		put(c, off, bytes, segs[i].bytes);
 		free(bytes);
-		c->phdr[i + 1] = (Elf64_Phdr){ .p_type = PT_LOAD, .p_offset = off, .p_paddr = segs[i].gpa,
-					       .p_filesz = segs[i].bytes, .p_memsz = segs[i].bytes };
+		c->phdr[i + 1] = (Elf64_Phdr){ .p_type = PT_LOAD,
+					       .p_offset = off,
+					       .p_paddr = segs[i].gpa,
+					       .p_filesz = segs[i].bytes,
+					       .p_memsz = segs[i].bytes };
 		put_phdr(c, i + 1);
 		off += segs[i].bytes;
 	}
@@ -98,7 +107,9 @@ static void core_remove(struct core *c)
 }
 
 /* As a PC with a hole below 1 MiB and one below 4 GiB; not in order, as a dump may be. */
-static const struct seg pc[] = { { 0x100000, 5 * 4096, 10 }, { 0, 3 * 4096, 1 }, { 0x100000000, 2 * 4096, 40 } };
+static const struct seg pc[] = { { 0x100000, 5 * 4096, 10 },
+				 { 0, 3 * 4096, 1 },
+				 { 0x100000000, 2 * 4096, 40 } };
 static const uint8_t pc_pages[] = { 1, 2, 3, 10, 11, 12, 13, 14, 40, 41 };
 
 static void check_pc(const struct core *c)
@@ -155,7 +166,8 @@ static void test_reads_across_segments(void **state)
 	core_remove(&c);
 }
 
-/* Every page is either in an extent or all zero, extents ascend, and holes of a sparse core are not visited. */
+/* Every page is either in an extent or all zero, extents ascend, and holes of a sparse core are not visited.
+ */
 static void test_extents_cover_all_data(void **state)
 {
 	const struct seg big[] = { { 0, 64 * 4096, 1 }, { 0x100000, 64 * 4096, 100 } };
@@ -165,7 +177,8 @@ static void test_extents_cover_all_data(void **state)
 	struct core c;
 
 	core_make(&c, big, 2, 0);
-	fallocate(c.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)c.phdr[1].p_offset + 8 * 4096, 40 * 4096);
+	fallocate(c.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)c.phdr[1].p_offset + 8 * 4096,
+		  40 * 4096);
 	assert_int_equal(cis_source_elf(c.path, &src, NULL), 0);
 	while (!src->next_data(src, at, &start, &end, NULL)) {
 		assert_true(start >= at && end > start && end <= src->guest_bytes);
