@@ -87,7 +87,7 @@ static void set_info(struct cis_image *img)
 		.page_shift = h->page_shift, .chunk_shift = h->chunk_shift, .nr_pages = h->nr_pages,
 		.nr_zero = h->nr_pages - h->nr_hot - h->nr_cold - h->nr_same - h->nr_inherit,
 		.nr_same = h->nr_same, .nr_hot = h->nr_hot, .nr_cold = h->nr_cold, .nr_inherit = h->nr_inherit,
-		.nr_hot_chunks = img->meta.nr_hot_chunks,
+		.nr_touched = img->meta.nr_touched, .nr_hot_chunks = img->meta.nr_hot_chunks,
 		.nr_cold_chunks = img->meta.nr_chunks - img->meta.nr_hot_chunks,
 		.hot_off = h->hot.off, .hot_bytes = h->hot.bytes, .cold_off = h->cold.off, .cold_bytes = h->cold.bytes,
 		.state_off = h->state.off, .state_bytes = h->state.bytes,
@@ -265,6 +265,12 @@ size_t cis_image_chunk_pages(const struct cis_image *img, uint64_t chunk, size_t
 			ret_pgno[k] = cis_bitmap_next(m->cold, img->h.nr_pages, ret_pgno[k - 1] + 1);
 	}
 	return n;
+}
+
+uint64_t cis_image_touched(const struct cis_image *img, uint64_t i)
+{
+	assert(i < img->meta.nr_touched);
+	return img->meta.touched[i];
 }
 
 uint64_t cis_image_hot_page(const struct cis_image *img, uint64_t i)

@@ -62,6 +62,7 @@ struct cis_image_info {
 	uint64_t guest_bytes;
 	unsigned page_shift, chunk_shift;
 	uint64_t nr_pages, nr_zero, nr_same, nr_hot, nr_cold, nr_inherit;
+	uint64_t nr_touched; /* pages of the working set that have no chunk */
 	uint64_t nr_hot_chunks, nr_cold_chunks;
 	uint64_t hot_off, hot_bytes, cold_off, cold_bytes, state_off, state_bytes, file_bytes;
 	unsigned codec;
@@ -122,6 +123,9 @@ size_t cis_image_chunk_pages(const struct cis_image *img, uint64_t chunk, size_t
 
 /** cis_image_hot_page() - page number at place @i of the hot order (i < nr_hot). */
 uint64_t cis_image_hot_page(const struct cis_image *img, uint64_t i);
+
+/** cis_image_touched() - number @i of the working set's pages without a chunk, ascending (i < nr_touched). */
+uint64_t cis_image_touched(const struct cis_image *img, uint64_t i);
 
 /** cis_image_params() - codec parameters for cis_decoder_create(); borrowed, may be NULL. */
 struct cis_codec_params *cis_image_params(const struct cis_image *img);

@@ -21,7 +21,8 @@ struct parse {
 	struct cis_meta meta;
 };
 
-static const char *const sections[CIS_TAG_COUNT] = { "6", "6.1", "6.2", "6.3", "6.4", "6.5", "6.6", "6.7" };
+static const char *const sections[CIS_TAG_COUNT] = { "6", "6.1", "6.2", "6.3", "6.4", "6.5", "6.6", "6.7",
+						      "6.8" };
 
 static int bad(const struct parse *p, unsigned tag, const char *what)
 {
@@ -337,6 +338,26 @@ static int parse_provenance(struct parse *p)
 	return p->meta.provenance ? 0 : cis_fail(p->err, ENOMEM, "%s: no memory for its provenance", p->path);
 }
 
+static int parse_touched(struct parse *p)
+{
+	const struct record *rec = &p->rec[CIS_TAG_TOUCHED];
+	uint32_t *pgno = (uint32_t *)rec->payload;
+	uint64_t nr = rec->bytes / 4;
+
+	if (rec->bytes % 4 || nr > p->h->nr_pages)
+		return bad(p, CIS_TAG_TOUCHED, "its length is not that of page numbers");
+	for (uint64_t i = 0; i < nr; i++) {
+		pgno[i] = le32toh(pgno[i]);
+		if (pgno[i] >= p->h->nr_pages || (i && pgno[i] <= pgno[i - 1]))
+			return bad(p, CIS_TAG_TOUCHED, "a page in it lies beyond the last one or does not ascend");
+		if (cis_bit_test(p->meta.hot, pgno[i]) || cis_bit_test(p->meta.cold, pgno[i]))
+			return bad(p, CIS_TAG_TOUCHED, "a page in it has a chunk");
+	}
+	p->meta.touched = pgno;
+	p->meta.nr_touched = nr;
+	return 0;
+}
+
 static size_t memory_of(const struct parse *p)
 {
 	const struct cis_meta *m = &p->meta;
@@ -349,7 +370,8 @@ int cis_meta_parse(const char *path, const struct cis_header *h, void *buf, stru
 {
 	struct parse p = { .path = path, .h = h, .err = err, .meta.buf = buf };
 	int (*const steps[])(struct parse *) = { find_records, parse_classes, parse_hot_order, parse_same_words,
-						 parse_chunks, parse_regions, parse_params, parse_provenance };
+						 parse_chunks, parse_regions, parse_params, parse_provenance,
+						 parse_touched };
 	int rc = 0;
 
 	for (unsigned i = 0; i < sizeof(steps) / sizeof(steps[0]) && !rc; i++)

@@ -24,6 +24,8 @@ struct cis_meta {
 	const uint32_t *hot_order;
 	uint32_t *hot_place;
 	const uint64_t *same_words;
+	const uint32_t *touched;
+	uint64_t nr_touched;
 	const struct cis_chunk_entry *chunks;
 	uint64_t nr_hot_chunks, nr_chunks;
 	struct cis_region_entry *regions;
