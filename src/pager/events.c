@@ -1,0 +1,128 @@
+/* Reading userfault events, in the order that keeps removed pages removed. */
+#include <errno.h>
+#include <string.h>
+
+#include "pager/internal.h"
+
+#define BATCH 256u /* events a run, so that a storm of one guest does not keep its shard from the others */
+
+static int read_batch(struct cis_pager *p, size_t *ret_n)
+{
+	size_t max;
+	struct uffd_msg *room = cis_ring_room(&p->state, &max);
+	bool shut = p->jobs_out > 0;
+	int rc;
+
+	if (max > BATCH)
+		max = BATCH;
+	if (shut)
+		pthread_rwlock_wrlock(&p->gate);
+	rc = p->os->read(p->os_ctx, room, max, ret_n);
+	if (!rc)
+		cis_ring_commit(&p->state, *ret_n);
+	if (rc || !shut)
+		goto out;
+	return 1; /* the gate stays shut until the REMOVEs are marked */
+out:
+	if (shut)
+		pthread_rwlock_unlock(&p->gate);
+	return rc;
+}
+
+static void remove_page(struct cis_pager *p, uint64_t pgno)
+{
+	uint64_t word = cis_word_load(p, pgno);
+
+	cis_word_store(p, pgno, cis_word_make(CIS_PAGE_REMOVED, cis_word_generation(word) + 1, 0));
+	p->stats.pages_removed++;
+}
+
+/* The part of [start, end) in each region; whole pages only, as the kernel gives them back. */
+static void act_on_remove(struct cis_pager *p, uint64_t start, uint64_t end)
+{
+	p->stats.removes++;
+	for (size_t i = 0; i < p->nr_regions; i++) {
+		const struct cis_region *r = &p->regions[i];
+		uint64_t from = start > r->hva ? start : r->hva;
+		uint64_t to = end < r->hva + r->bytes ? end : r->hva + r->bytes;
+
+		if (from >= to)
+			continue;
+		uint64_t first = (from - r->hva + r->offset + cis_page_bytes(p) - 1) >> p->page_shift;
+		uint64_t last = (to - r->hva + r->offset) >> p->page_shift;
+
+		for (uint64_t pgno = first; pgno < last; pgno++)
+			remove_page(p, pgno);
+		/* A thread that waits for a page whose content is now another has to fault again. */
+		p->os->wake(p->os_ctx, from, to - from);
+	}
+}
+
+/*
+ * read() hands out page faults before REMOVE events whatever their real order (hazard 3b), so all REMOVEs of the ring are
+ * acted on before any fault.  Each is struck out at once: replayed after a fault that came later, it would be wrong.
+ */
+static void act_on_removes(struct cis_pager *p)
+{
+	for (uint64_t i = 0; i < cis_ring_used(&p->state); i++) {
+		struct uffd_msg *msg = cis_ring_at(&p->state, i);
+
+		if (msg->event != UFFD_EVENT_REMOVE)
+			continue;
+		act_on_remove(p, msg->arg.remove.start, msg->arg.remove.end);
+		__atomic_store_n(&msg->event, 0, __ATOMIC_RELEASE);
+	}
+}
+
+static void act_on_faults(struct cis_pager *p, uint64_t read_ns)
+{
+	uint64_t n = cis_ring_used(&p->state);
+
+	for (uint64_t i = 0; i < n && !p->is_gone; i++) {
+		const struct uffd_msg *msg = cis_ring_at(&p->state, i);
+		struct cis_fault f = { .since_ns = read_ns };
+
+		if (msg->event != UFFD_EVENT_PAGEFAULT)
+			continue;
+		if (!cis_region_of_hva(p, msg->arg.pagefault.address, &f.pgno))
+			continue; /* not ours: nothing is registered there by the handshake */
+		f.minor = msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_MINOR;
+		cis_fault(p, &f);
+	}
+	cis_ring_drop(&p->state, n);
+}
+
+bool cis_pager_run(struct cis_pager *p)
+{
+	size_t n = 0;
+	int rc;
+
+	if (p->is_gone)
+		return false;
+	rc = read_batch(p, &n);
+	if (rc >= 0) {
+		uint64_t now = cis_pager_now(p);
+
+		act_on_removes(p);
+		if (rc == 1)
+			pthread_rwlock_unlock(&p->gate);
+		act_on_faults(p, now);
+	}
+	if (rc < 0 && rc != -EAGAIN && rc != -EINTR) {
+		cis_pager_set_gone(p);
+		return false;
+	}
+	cis_fault_retry(p, false);
+	cis_fetch_retry(p);
+	cis_fill_sweep(p);
+	return rc >= 0;
+}
+
+uint64_t cis_pager_deadline(const struct cis_pager *p)
+{
+	uint64_t at = cis_fault_deadline(p), fetch = cis_fetch_deadline(p), fill = cis_fill_deadline(p);
+
+	if (fetch < at)
+		at = fetch;
+	return fill < at ? fill : at;
+}

@@ -1,0 +1,328 @@
+/* Answering page faults from the page states. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pager/internal.h"
+
+#define AGAIN_NS      50000u	   /* the address space is changing: usually over at once; doubled up to 32 times */
+#define MEMORY_NS     1000000u	   /* no memory now */
+#define MEMORY_TRIES  2000u
+#define STALL_NS      1000000000u
+
+void cis_fault_answered(struct cis_pager *p, const struct cis_fault *f)
+{
+	if (f->since_ns) /* 0: the sweep's, nobody waits */
+		cis_hist_add(&p->stats.fault_ns, cis_pager_now(p) - f->since_ns);
+}
+
+static void defer(struct cis_pager *p, const struct cis_fault *f, uint64_t due_ns)
+{
+	p->stats.faults_deferred++;
+	for (size_t i = 0; i < p->nr_deferred; i++)
+		if (p->deferred[i].pgno == f->pgno) {
+			if (due_ns < p->deferred[i].due_ns)
+				p->deferred[i].due_ns = due_ns;
+			return;
+		}
+	if (p->nr_deferred == p->max_deferred) {
+		size_t max = p->max_deferred ? 2 * p->max_deferred : 16;
+		struct cis_deferred *more = realloc(p->deferred, max * sizeof(*more));
+
+		if (!more) {
+			/* Woken, the thread faults again and so comes back by itself. */
+			p->os->wake(p->os_ctx, cis_hva_of_page(p, cis_region_of_page(p, f->pgno), f->pgno),
+				    cis_page_bytes(p));
+			return;
+		}
+		p->deferred = more;
+		p->max_deferred = max;
+	}
+	p->deferred[p->nr_deferred++] = (struct cis_deferred){ f->pgno, f->since_ns, due_ns, f->tries };
+}
+
+void cis_fault_retry(struct cis_pager *p, bool job_over)
+{
+	size_t n = p->nr_deferred, i = 0;
+	uint64_t now;
+
+	if (!n)
+		return;
+	now = cis_pager_now(p);
+	while (n-- && i < p->nr_deferred && !p->is_gone) {
+		struct cis_deferred d = p->deferred[i];
+		struct cis_fault f = { .pgno = d.pgno, .since_ns = d.since_ns, .tries = d.tries + 1 };
+
+		if (d.due_ns > now && !(job_over && d.due_ns == UINT64_MAX)) {
+			i++;
+			continue;
+		}
+		memmove(&p->deferred[i], &p->deferred[i + 1], (--p->nr_deferred - i) * sizeof(d));
+		if (d.due_ns == UINT64_MAX && cis_page_state_at(p, d.pgno) == CIS_PAGE_RESIDENT)
+			cis_fault_answered(p, &f); /* installing it woke the thread */
+		else
+			cis_fault(p, &f); /* may put it off again, at the end of the list */
+	}
+}
+
+uint64_t cis_fault_deadline(const struct cis_pager *p)
+{
+	uint64_t at = UINT64_MAX;
+
+	for (size_t i = 0; i < p->nr_deferred; i++)
+		if (p->deferred[i].due_ns < at)
+			at = p->deferred[i].due_ns;
+	return at;
+}
+
+/* Was poisoned before, so whoever decides knows; the marker has gone if the guest gave the range back unseen. */
+static void poison_again(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r)
+{
+	uint64_t done, hva = cis_hva_of_page(p, r, f->pgno);
+
+	p->os->poison(p->os_ctx, hva, cis_page_bytes(p), &done);
+	p->os->wake(p->os_ctx, hva, cis_page_bytes(p));
+}
+
+static void poison(struct cis_pager *p, const struct cis_fault *f, const struct cis_error *err)
+{
+	const struct cis_region *r = cis_region_of_page(p, f->pgno);
+	uint64_t done;
+	int rc = p->os->poison(p->os_ctx, cis_hva_of_page(p, r, f->pgno), cis_page_bytes(p), &done);
+
+	if (rc == -EAGAIN) {
+		cis_fault_trouble(p, f, rc);
+		return;
+	}
+	if (!rc || rc == -EEXIST)
+		cis_page_set(p, f->pgno, CIS_PAGE_POISONED, 0);
+	p->failed(p->ctx, f->pgno, rc && rc != -EEXIST, err);
+}
+
+void cis_fault_fail(struct cis_pager *p, const struct cis_fault *f, const struct cis_error *err)
+{
+	p->stats.faults_failed++;
+	switch (p->policy) {
+	case CIS_POLICY_POISON:
+		poison(p, f, err);
+		break;
+	case CIS_POLICY_KILL:
+		p->failed(p->ctx, f->pgno, true, err);
+		break;
+	case CIS_POLICY_STALL:
+		if (f->tries < 2)
+			p->failed(p->ctx, f->pgno, false, err);
+		defer(p, f, cis_pager_now(p) + STALL_NS);
+		break;
+	}
+}
+
+void cis_fault_trouble(struct cis_pager *p, const struct cis_fault *f, int rc)
+{
+	const struct cis_region *r = cis_region_of_page(p, f->pgno);
+	struct cis_error err;
+
+	switch (rc) {
+	case -EAGAIN: /* hazards 1 and 2: no further event may come, so time must bring it back, and not in a tight loop */
+		p->stats.again++;
+		defer(p, f, cis_pager_now(p) + ((uint64_t)AGAIN_NS << (f->tries < 5 ? f->tries : 5)));
+		return;
+	case -ESRCH:
+		cis_pager_set_gone(p);
+		return;
+	case -ENOENT: /* unmapped or unregistered meanwhile: nobody can wait there for us */
+		p->os->wake(p->os_ctx, cis_hva_of_page(p, r, f->pgno), cis_page_bytes(p));
+		return;
+	case -ENOMEM:
+		if (f->tries < MEMORY_TRIES) {
+			defer(p, f, cis_pager_now(p) + MEMORY_NS);
+			return;
+		}
+	}
+	cis_fail(&err, -rc, "page %llu: install: %s", (unsigned long long)f->pgno, strerror(-rc));
+	cis_fault_fail(p, f, &err);
+}
+
+/* One page whose bytes are at hand; its word says BUSY meanwhile. */
+static void settle(struct cis_pager *p, const struct cis_fault *f, uint64_t done, int rc, uint64_t before)
+{
+	if (done) {
+		cis_page_set(p, f->pgno, CIS_PAGE_RESIDENT, 0);
+		cis_fault_answered(p, f);
+		return;
+	}
+	cis_word_store(p, f->pgno, before);
+	cis_fault_trouble(p, f, rc);
+}
+
+static void fault_removed(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r)
+{
+	uint64_t before = cis_word_load(p, f->pgno), done = 0;
+	int rc;
+
+	p->stats.faults_removed++;
+	cis_page_set(p, f->pgno, CIS_PAGE_BUSY, 0);
+	rc = cis_install_zero(p, r, f->pgno, 1, p->scratch->zero, &done);
+	p->stats.pages_zero += done;
+	settle(p, f, done, rc, before);
+}
+
+/*
+ * The page is there as far as we know.  Either the fault is late (another thread's was answered first), or the page was
+ * dropped without an event, by a VMM that asks for none (hazard 7) or a hole punched into the memfd (hazard 8).  A wake alone
+ * would loop for ever in the second case, so zeros are offered: if the page is there the kernel refuses them.
+ */
+static void fault_resident(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r)
+{
+	uint64_t done = 0;
+	int rc;
+
+	p->stats.faults_resident++;
+	if (r->alias) {
+		rc = cis_install_map(p, r, f->pgno, 1, &done);
+		if (rc == -EFAULT) /* not in the memfd either */
+			rc = cis_install_zero(p, r, f->pgno, 1, p->scratch->zero, &done);
+	} else {
+		rc = cis_install_zero(p, r, f->pgno, 1, p->scratch->zero, &done);
+	}
+	if (done)
+		cis_fault_answered(p, f);
+	else
+		cis_fault_trouble(p, f, rc);
+}
+
+bool cis_page_is_zero(const struct cis_pager *p, const struct cis_region *r, uint64_t pgno)
+{
+	struct cis_page_loc loc;
+
+	if (pgno << p->page_shift < r->offset || pgno << p->page_shift >= r->offset + r->bytes)
+		return false;
+	if (cis_page_state_at(p, pgno) != CIS_PAGE_ABSENT)
+		return false;
+	cis_image_locate(p->image, pgno, &loc);
+	return loc.cls == CIS_CLASS_ZERO;
+}
+
+/* Zero pages cost almost nothing in a run, and a fault saved is worth many of them; but only where they take no memory. */
+static void zero_run(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, uint64_t *ret_first,
+		     uint64_t *ret_nr)
+{
+	uint64_t window = pgno & ~(uint64_t)(CIS_NEIGHBOUR_ZEROS - 1), first = pgno, end = pgno + 1;
+
+	if (p->neighbours && !p->seen && !r->huge && !(r->kind == CIS_KIND_SHARED)) {
+		while (first > window && cis_page_is_zero(p, r, first - 1))
+			first--;
+		while (end < window + CIS_NEIGHBOUR_ZEROS && cis_page_is_zero(p, r, end))
+			end++;
+	}
+	*ret_first = first;
+	*ret_nr = end - first;
+}
+
+static void fault_zero(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r)
+{
+	uint64_t first, nr, done = 0;
+	int rc;
+
+	p->stats.faults_zero++;
+	zero_run(p, r, f->pgno, &first, &nr);
+	for (uint64_t i = 0; i < nr; i++)
+		cis_page_set(p, first + i, CIS_PAGE_BUSY, 0);
+	rc = cis_install_zero(p, r, first, nr, p->scratch->zero, &done);
+	for (uint64_t i = 0; i < nr; i++)
+		cis_page_set(p, first + i, i < done ? CIS_PAGE_RESIDENT : CIS_PAGE_ABSENT, 0);
+	p->stats.pages_zero += done;
+	if (f->pgno < first + done)
+		cis_fault_answered(p, f);
+	else
+		cis_fault_trouble(p, f, rc);
+}
+
+static void fault_same(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r, uint64_t word)
+{
+	uint64_t *raw = (uint64_t *)p->scratch->raw, before = cis_word_load(p, f->pgno), done = 0;
+	int rc;
+
+	p->stats.faults_same++;
+	for (size_t i = 0; i < cis_page_bytes(p) / sizeof(word); i++)
+		raw[i] = word;
+	cis_page_set(p, f->pgno, CIS_PAGE_BUSY, 0);
+	rc = cis_install_run(p, r, f->pgno, 1, p->scratch->raw, &done);
+	p->stats.pages_demand += done;
+	settle(p, f, done, rc, before);
+}
+
+/* A page of the base memfd that a clone before this one has brought in: mapped, nothing is read. */
+static void fault_shared(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r)
+{
+	uint64_t before = cis_word_load(p, f->pgno), done = 0;
+	int rc;
+
+	p->stats.faults_demand++;
+	cis_page_set(p, f->pgno, CIS_PAGE_BUSY, 0);
+	rc = cis_install_map(p, r, f->pgno, 1, &done);
+	p->stats.pages_demand += done;
+	settle(p, f, done, rc, before);
+}
+
+static void fault_absent(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r)
+{
+	struct cis_page_loc loc;
+
+	cis_image_locate(p->image, f->pgno, &loc);
+	if (loc.cls == CIS_CLASS_ZERO)
+		fault_zero(p, f, r);
+	else if (r->kind == CIS_KIND_PRIVATE && f->minor)
+		fault_shared(p, f, r);
+	else if (loc.cls == CIS_CLASS_SAME)
+		fault_same(p, f, r, loc.word);
+	else {
+		p->stats.faults_demand++;
+		cis_fetch_start(p, f, &loc);
+	}
+}
+
+void cis_record_touch(struct cis_pager *p, uint64_t pgno)
+{
+	if (!p->seen || cis_bit_test(p->seen, pgno))
+		return;
+	if (p->nr_trace == p->max_trace) {
+		uint64_t max = p->max_trace ? 2 * p->max_trace : 4096;
+		uint32_t *more = realloc(p->trace, max * sizeof(*more));
+
+		if (!more)
+			return; /* a trace is advice: a shorter one is still right */
+		p->trace = more;
+		p->max_trace = max;
+	}
+	cis_bit_set(p->seen, pgno);
+	p->trace[p->nr_trace++] = (uint32_t)pgno;
+}
+
+void cis_fault(struct cis_pager *p, const struct cis_fault *f)
+{
+	const struct cis_region *r = cis_region_of_page(p, f->pgno);
+
+	if (f->since_ns)
+		cis_record_touch(p, f->pgno);
+	if (f->since_ns && !f->tries)
+		cis_hist_add(&p->stats.queue_ns, cis_pager_now(p) - f->since_ns);
+	switch (cis_page_state_at(p, f->pgno)) {
+	case CIS_PAGE_ABSENT:
+		fault_absent(p, f, r);
+		break;
+	case CIS_PAGE_BUSY: /* whoever has it wakes this thread too; should the page be given up instead, we are asked again */
+		defer(p, f, UINT64_MAX);
+		break;
+	case CIS_PAGE_RESIDENT:
+	case CIS_PAGE_CLEAN:
+		fault_resident(p, f, r);
+		break;
+	case CIS_PAGE_REMOVED:
+		fault_removed(p, f, r);
+		break;
+	case CIS_PAGE_POISONED:
+	case CIS_PAGE_STATES:
+		poison_again(p, f, r);
+	}
+}

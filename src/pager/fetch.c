@@ -1,0 +1,325 @@
+/* Reading chunks for faults: at once when the store has them at hand, else asynchronously. */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "codec/codec.h"
+#include "pager/internal.h"
+
+#define BLOCK	      4096u
+#define FETCHES_MAX   64u
+#define BUSY_NS	      100000u	 /* too many reads under way */
+#define FIRST_RETRY_NS 50000000u /* then 2, 4, ... times as long: a short trouble of a store must not kill a guest (hazard 11) */
+#define CHUNK_PAGES   512u
+
+void cis_span_of(const struct cis_image *img, uint64_t chunk, unsigned nr_chunks, struct cis_span *ret)
+{
+	struct cis_chunk_loc first, last;
+	uint64_t end;
+
+	cis_image_chunk(img, chunk, &first);
+	cis_image_chunk(img, chunk + nr_chunks - 1, &last);
+	end = (last.off + last.stored_bytes + BLOCK - 1) & ~(uint64_t)(BLOCK - 1);
+	ret->first = first.off;
+	ret->off = first.off & ~(uint64_t)(BLOCK - 1);
+	ret->len = (uint32_t)(end - ret->off);
+}
+
+int cis_chunk_produce(struct cis_scratch *scratch, const struct cis_image *img, uint64_t chunk, const char *stored,
+		      char *raw, struct cis_error *err)
+{
+	struct cis_decoder *dec = cis_scratch_decoder(scratch, img);
+
+	if (!dec)
+		return cis_fail(err, ENOMEM, "decoder: out of memory");
+	return cis_image_decode(img, dec, chunk, stored, raw, err);
+}
+
+static struct cis_fetch *find(struct cis_pager *p, const struct cis_image *img, uint64_t chunk)
+{
+	for (struct cis_fetch *f = p->fetches; f; f = f->next)
+		if (f->img == img && f->chunk == chunk)
+			return f;
+	return NULL;
+}
+
+static void unlink_fetch(struct cis_fetch *f)
+{
+	struct cis_pager *p = f->p;
+	struct cis_fetch **at = &p->fetches;
+
+	while (*at != f)
+		at = &(*at)->next;
+	*at = f->next;
+	p->nr_fetches--;
+}
+
+/* The pages of the fetch's chunks, in the order of its raw bytes. */
+static size_t pages_of(const struct cis_fetch *f, uint64_t *ret_pgno)
+{
+	size_t n = cis_image_chunk_pages(f->img, f->chunk, CHUNK_PAGES, ret_pgno);
+
+	assert(n <= CHUNK_PAGES);
+	return n;
+}
+
+static bool is_ours(const struct cis_fetch *f, uint64_t word)
+{
+	return cis_word_state(word) == CIS_PAGE_BUSY && cis_word_cookie(word) == f->id;
+}
+
+/* Is the page one that this chunk is the authority for, wanted by nobody yet? */
+static bool is_neighbour(const struct cis_fetch *f, uint64_t pgno)
+{
+	const struct cis_pager *p = f->p;
+	struct cis_page_loc loc;
+
+	if (pgno >= p->nr_pages || cis_page_state_at(p, pgno) != CIS_PAGE_ABSENT || !cis_region_of_page(p, pgno))
+		return false;
+	if (!cis_image_info(p->image)->depth)
+		return true;
+	cis_image_locate(p->image, pgno, &loc);
+	return loc.img == f->img && loc.cls != CIS_CLASS_ZERO && loc.cls != CIS_CLASS_SAME;
+}
+
+/* First the pages that somebody waits for. */
+static void install_wanted(struct cis_fetch *f, const uint64_t *pgno, size_t n, const char *raw)
+{
+	struct cis_pager *p = f->p;
+
+	for (size_t i = 0; i < n; i++) {
+		struct cis_fault fault = { .pgno = pgno[i], .since_ns = f->since_ns };
+		uint64_t done = 0;
+		int rc;
+
+		if (pgno[i] >= p->nr_pages || !is_ours(f, cis_word_load(p, pgno[i])))
+			continue; /* another's, or removed meanwhile: its content is no longer the image's */
+		rc = cis_install_run(p, cis_region_of_page(p, pgno[i]), pgno[i], 1, raw + (i << p->page_shift), &done);
+		cis_page_set(p, pgno[i], done ? CIS_PAGE_RESIDENT : CIS_PAGE_ABSENT, 0);
+		p->stats.pages_demand += done;
+		if (done)
+			cis_fault_answered(p, &fault);
+		else
+			cis_fault_trouble(p, &fault, rc);
+	}
+}
+
+/* Then the rest of the chunk, in runs that are contiguous in the guest. */
+static void install_neighbours(struct cis_fetch *f, const uint64_t *pgno, size_t n, const char *raw)
+{
+	struct cis_pager *p = f->p;
+	size_t i = 0;
+
+	while (i < n && !p->is_gone) {
+		const struct cis_region *r;
+		size_t len = 0;
+		uint64_t done = 0;
+
+		if (!is_neighbour(f, pgno[i])) {
+			i++;
+			continue;
+		}
+		r = cis_region_of_page(p, pgno[i]);
+		do {
+			cis_page_set(p, pgno[i + len], CIS_PAGE_BUSY, f->id);
+			len++;
+		} while (i + len < n && pgno[i + len] == pgno[i] + len && is_neighbour(f, pgno[i + len]) &&
+			 cis_region_of_page(p, pgno[i + len]) == r);
+		if (cis_install_run(p, r, pgno[i], len, raw + (i << p->page_shift), &done) == -ESRCH)
+			cis_pager_set_gone(p);
+		for (size_t k = 0; k < len; k++)
+			cis_page_set(p, pgno[i + k], k < done ? CIS_PAGE_RESIDENT : CIS_PAGE_ABSENT, 0);
+		p->stats.pages_neighbour += done;
+		i += len;
+	}
+}
+
+static int produce(struct cis_fetch *f, struct cis_error *err)
+{
+	struct cis_pager *p = f->p;
+	size_t at = 0;
+
+	for (unsigned i = 0; i < f->nr_chunks; i++) {
+		struct cis_chunk_loc loc;
+		int rc;
+
+		cis_image_chunk(f->img, f->chunk + i, &loc);
+		rc = cis_chunk_produce(p->scratch, f->img, f->chunk + i, f->buf->data + (loc.off - f->span_off),
+				       p->scratch->raw + at, err);
+		if (rc)
+			return rc;
+		at += loc.raw_bytes;
+	}
+	return 0;
+}
+
+static void install(struct cis_fetch *f)
+{
+	struct cis_pager *p = f->p;
+	uint64_t pgno[CHUNK_PAGES], start = cis_pager_now(p);
+	size_t n = pages_of(f, pgno);
+
+	install_wanted(f, pgno, n, p->scratch->raw);
+	if (p->neighbours && !p->seen)
+		install_neighbours(f, pgno, n, p->scratch->raw);
+	cis_hist_add(&p->stats.install_ns, cis_pager_now(p) - start);
+}
+
+static void end(struct cis_fetch *f)
+{
+	struct cis_pager *p = f->p;
+
+	unlink_fetch(f);
+	if (f->buf)
+		cis_scratch_put(p->scratch, f->buf);
+	free(f);
+	cis_fault_retry(p, true);
+}
+
+static void give_up(struct cis_fetch *f, const struct cis_error *err)
+{
+	struct cis_pager *p = f->p;
+	uint64_t pgno[CHUNK_PAGES];
+	size_t n = pages_of(f, pgno);
+
+	for (size_t i = 0; i < n && !p->is_gone; i++) {
+		struct cis_fault fault = { .pgno = pgno[i], .since_ns = f->since_ns, .tries = f->tries };
+
+		if (pgno[i] >= p->nr_pages || !is_ours(f, cis_word_load(p, pgno[i])))
+			continue;
+		cis_page_set(p, pgno[i], CIS_PAGE_ABSENT, 0);
+		cis_fault_fail(p, &fault, err);
+	}
+	end(f);
+}
+
+static void trouble(struct cis_fetch *f, int code, const struct cis_error *err)
+{
+	struct cis_pager *p = f->p;
+
+	if (code == -ECANCELED || p->is_gone) {
+		end(f);
+	} else if (++f->tries < p->tries) {
+		p->stats.retries++;
+		f->retry_ns = cis_pager_now(p) + ((uint64_t)FIRST_RETRY_NS << (f->tries - 1));
+	} else {
+		give_up(f, err);
+	}
+}
+
+static void fetched(struct cis_store_req *req, int code)
+{
+	struct cis_fetch *f = req->ctx;
+	struct cis_pager *p = f->p;
+	uint64_t now = cis_pager_now(p);
+	struct cis_error err;
+	int rc;
+
+	f->in_flight = 0;
+	if (code) {
+		cis_fail(&err, -code, "%s: chunk %llu: read: %s", cis_image_info(f->img)->path,
+			 (unsigned long long)f->chunk, strerror(-code));
+		trouble(f, code, &err);
+		return;
+	}
+	cis_hist_add(&p->stats.read_ns, now - f->start_ns);
+	p->stats.reads++;
+	p->stats.bytes_read += req->len;
+	rc = produce(f, &err);
+	if (rc) {
+		trouble(f, rc, &err);
+		return;
+	}
+	cis_hist_add(&p->stats.decode_ns, cis_pager_now(p) - now);
+	if (!p->is_gone)
+		install(f);
+	end(f);
+}
+
+static void submit(struct cis_fetch *f)
+{
+	struct cis_pager *p = f->p;
+	struct cis_span span;
+	struct cis_store_req *req = &f->req;
+
+	cis_span_of(f->img, f->chunk, f->nr_chunks, &span);
+	f->span_off = span.off;
+	f->retry_ns = 0;
+	f->in_flight = 1;
+	f->start_ns = cis_pager_now(p);
+	f->req = (struct cis_store_req){
+		.op = CIS_STORE_GET, .off = span.off, .len = span.len, .buf = f->buf->data, .done = fetched, .ctx = f,
+	};
+	cis_store_submit(p->store_of(p->ctx, f->img), &req, 1);
+}
+
+void cis_fetch_start(struct cis_pager *p, const struct cis_fault *fault, const struct cis_page_loc *loc)
+{
+	unsigned chunk_shift = cis_image_info(loc->img)->chunk_shift;
+	struct cis_fetch *f = find(p, loc->img, loc->chunk);
+
+	if (f) {
+		cis_page_set(p, fault->pgno, CIS_PAGE_BUSY, f->id);
+		return;
+	}
+	f = p->nr_fetches < FETCHES_MAX ? calloc(1, sizeof(*f)) : NULL;
+	if (f) {
+		f->nr_chunks = p->page_shift > chunk_shift ? 1u << (p->page_shift - chunk_shift) : 1;
+		f->buf = cis_scratch_get(p->scratch, (size_t)f->nr_chunks << chunk_shift);
+	}
+	if (!f || !f->buf) {
+		free(f);
+		cis_fault_trouble(p, fault, -EAGAIN);
+		return;
+	}
+	f->p = p;
+	f->id = cis_pager_new_id(p);
+	f->img = loc->img;
+	f->chunk = loc->chunk;
+	f->since_ns = fault->since_ns;
+	f->next = p->fetches;
+	p->fetches = f;
+	p->nr_fetches++;
+	cis_page_set(p, fault->pgno, CIS_PAGE_BUSY, f->id);
+	submit(f);
+}
+
+void cis_fetch_retry(struct cis_pager *p)
+{
+	uint64_t now;
+	struct cis_fetch *f, *next;
+
+	if (!p->fetches)
+		return;
+	now = cis_pager_now(p);
+	for (f = p->fetches; f; f = next) {
+		next = f->next; /* submitting may end it, and a retry may put new ones before it, never after */
+		if (f->retry_ns && f->retry_ns <= now)
+			submit(f);
+	}
+}
+
+uint64_t cis_fetch_deadline(const struct cis_pager *p)
+{
+	uint64_t at = UINT64_MAX;
+
+	for (const struct cis_fetch *f = p->fetches; f; f = f->next)
+		if (f->retry_ns && f->retry_ns < at)
+			at = f->retry_ns;
+	return at;
+}
+
+bool cis_fetch_quiesce(struct cis_pager *p)
+{
+	struct cis_fetch *f = p->fetches, *next;
+
+	for (; f; f = next) {
+		next = f->next;
+		if (f->in_flight)
+			cis_store_cancel(p->store_of(p->ctx, f->img), &f->req);
+		else
+			end(f);
+	}
+	return !p->fetches;
+}

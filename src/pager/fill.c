@@ -1,0 +1,483 @@
+/*
+ * Filling: bulk work in jobs that workers run, settled by the shard.
+ *
+ * First the hot section, in the order of the file, which is the recorded order of first touches; then, if all is wanted, the
+ * cold sections of the image and what is inherited from its parents; then a sweep over the page words, which finds what jobs
+ * could not do.
+ *
+ * The shard claims pages (BUSY, with the job's id), a worker installs those that are still the job's, under the gate.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pager/internal.h"
+
+#define HOT_BYTES   ((uint64_t)1 << 20)	  /* raw bytes a job before the guest runs: few messages */
+#define COLD_BYTES  ((uint64_t)256 << 10) /* and beside it: a fault that waits for a job does not wait long */
+#define JOB_PAGES   512u
+#define SWEEP_PAGES 4096u
+#define SWEEP_NS    10000000u
+
+static const char *const fill_names[] = { "none", "hot", "all" };
+
+struct cis_fill_job {
+	struct cis_pager *p;
+	const struct cis_image *img;
+	uint32_t id;
+	uint64_t chunk; /* the first one */
+	unsigned nr_chunks;
+	unsigned at; /* chunks done */
+	size_t nr_pages, page_at;
+	uint64_t pgno[JOB_PAGES]; /* in the order of the raw bytes */
+	uint64_t claimed[JOB_PAGES / 64], installed[JOB_PAGES / 64];
+	struct cis_iobuf *buf;
+	struct cis_span span;
+	bool gone;
+	int rc; /* 0, or why the rest was not done */
+	struct cis_error err;
+	uint64_t bytes_read;
+};
+
+const char *cis_fill_name(enum cis_fill fill)
+{
+	return fill_names[fill];
+}
+
+int cis_fill_parse(const char *text)
+{
+	for (int i = CIS_FILL_NONE; i <= CIS_FILL_ALL; i++)
+		if (!strcmp(text, fill_names[i]))
+			return i;
+	return -EINVAL;
+}
+
+const struct cis_image *cis_fill_job_image(const struct cis_fill_job *job)
+{
+	return job->img;
+}
+
+/* What the shard decides. */
+
+static uint64_t nr_chunks_of(const struct cis_image *img)
+{
+	return cis_image_info(img)->nr_hot_chunks + cis_image_info(img)->nr_cold_chunks;
+}
+
+/* Chunks that belong together because a page spans them. */
+static unsigned chunks_a_unit(const struct cis_pager *p, const struct cis_image *img)
+{
+	unsigned chunk_shift = cis_image_info(img)->chunk_shift;
+
+	return p->page_shift > chunk_shift ? 1u << (p->page_shift - chunk_shift) : 1;
+}
+
+static bool claimable(const struct cis_pager *p, const struct cis_image *img, uint64_t pgno)
+{
+	struct cis_page_loc loc;
+
+	if (pgno >= p->nr_pages || cis_page_state_at(p, pgno) != CIS_PAGE_ABSENT || !cis_region_of_page(p, pgno))
+		return false;
+	if (img == p->image && !cis_image_info(img)->depth)
+		return true;
+	cis_image_locate(p->image, pgno, &loc);
+	return loc.img == img && loc.cls != CIS_CLASS_ZERO && loc.cls != CIS_CLASS_SAME;
+}
+
+/* Add the pages of one unit of chunks to the job.  Return: whether any of them is claimed. */
+static bool claim_unit(struct cis_pager *p, struct cis_fill_job *job, uint64_t chunk)
+{
+	size_t n = cis_image_chunk_pages(job->img, chunk, JOB_PAGES - job->nr_pages, job->pgno + job->nr_pages);
+	bool any = false;
+
+	for (size_t i = job->nr_pages; i < job->nr_pages + n; i++)
+		if (claimable(p, job->img, job->pgno[i])) {
+			cis_bit_set(job->claimed, i);
+			cis_page_set(p, job->pgno[i], CIS_PAGE_BUSY, job->id);
+			any = true;
+		}
+	if (any || job->nr_chunks)
+		job->nr_pages += n;
+	p->fill_done += n;
+	return any;
+}
+
+/* The next image and range of chunks of the level asked for.  Return: false when all are handed out. */
+static bool next_range(struct cis_pager *p, uint64_t *ret_end)
+{
+	const struct cis_image_info *top = cis_image_info(p->image);
+
+	if (p->want == CIS_FILL_NONE)
+		return false;
+	if (p->fill_img == p->image && p->fill_chunk < top->nr_hot_chunks) {
+		*ret_end = top->nr_hot_chunks;
+		return true;
+	}
+	if (p->want == CIS_FILL_HOT)
+		return false;
+	while (p->fill_img && p->fill_chunk >= nr_chunks_of(p->fill_img)) {
+		p->fill_img = cis_image_info(p->fill_img)->parent;
+		p->fill_chunk = 0;
+	}
+	if (!p->fill_img)
+		return false;
+	*ret_end = nr_chunks_of(p->fill_img);
+	return true;
+}
+
+/* Consecutive chunks of one section, from the first one with a page to claim on. */
+static void gather(struct cis_pager *p, struct cis_fill_job *job, uint64_t end, uint64_t max_bytes)
+{
+	const struct cis_image_info *info = cis_image_info(job->img);
+	unsigned unit = chunks_a_unit(p, job->img);
+	uint64_t bytes = 0;
+
+	while (p->fill_chunk < end && bytes < max_bytes && job->nr_pages < JOB_PAGES) {
+		bool any, section_ends = p->fill_chunk + unit == info->nr_hot_chunks;
+
+		any = claim_unit(p, job, p->fill_chunk);
+		if (any || job->nr_chunks) {
+			if (!job->nr_chunks)
+				job->chunk = p->fill_chunk;
+			job->nr_chunks += unit;
+			bytes += (uint64_t)unit << info->chunk_shift;
+		}
+		p->fill_chunk += unit;
+		if (section_ends && job->nr_chunks)
+			break;
+	}
+}
+
+struct cis_fill_job *cis_pager_next_job(struct cis_pager *p)
+{
+	struct cis_fill_job *job;
+	uint64_t end;
+
+	if (p->is_gone || !next_range(p, &end))
+		return NULL;
+	job = calloc(1, sizeof(*job));
+	if (!job)
+		return NULL; /* asked again later */
+	job->p = p;
+	job->id = cis_pager_new_id(p);
+	while (next_range(p, &end) && !job->nr_chunks) {
+		bool hot = p->fill_img == p->image && p->fill_chunk < cis_image_info(p->image)->nr_hot_chunks;
+
+		job->img = p->fill_img;
+		gather(p, job, end, hot ? HOT_BYTES : COLD_BYTES);
+	}
+	if (!job->nr_chunks) {
+		free(job);
+		return NULL;
+	}
+	p->jobs_out++;
+	return job;
+}
+
+void cis_pager_job_done(struct cis_pager *p, struct cis_fill_job *job)
+{
+	for (size_t i = 0; i < job->nr_pages; i++) {
+		uint64_t word;
+		bool installed = cis_bit_test(job->installed, i);
+
+		if (!cis_bit_test(job->claimed, i))
+			continue;
+		word = cis_word_load(p, job->pgno[i]);
+		if (cis_word_state(word) != CIS_PAGE_BUSY || cis_word_cookie(word) != job->id)
+			continue; /* removed meanwhile */
+		cis_page_set(p, job->pgno[i], installed ? CIS_PAGE_RESIDENT : CIS_PAGE_ABSENT, 0);
+		p->stats.pages_filled += installed;
+	}
+	p->stats.reads++;
+	p->stats.bytes_read += job->bytes_read;
+	p->jobs_out--;
+	if (job->gone)
+		cis_pager_set_gone(p);
+	free(job);
+	cis_fault_retry(p, true);
+}
+
+void cis_pager_fill(struct cis_pager *p, enum cis_fill what)
+{
+	const struct cis_image_info *info = cis_image_info(p->image);
+
+	if (what <= p->want)
+		return;
+	if (p->want == CIS_FILL_NONE)
+		p->fill_img = p->image;
+	p->want = what;
+	p->fill_total = what == CIS_FILL_HOT ? info->nr_hot : info->nr_hot + info->nr_cold;
+	if (what == CIS_FILL_ALL)
+		for (const struct cis_image *img = info->parent; img; img = cis_image_info(img)->parent)
+			p->fill_total += cis_image_info(img)->nr_hot + cis_image_info(img)->nr_cold;
+}
+
+enum cis_fill cis_pager_filled(const struct cis_pager *p)
+{
+	return p->have;
+}
+
+void cis_pager_progress(const struct cis_pager *p, uint64_t *ret_done, uint64_t *ret_total)
+{
+	*ret_done = p->fill_done < p->fill_total ? p->fill_done : p->fill_total;
+	*ret_total = p->fill_total;
+}
+
+/* The final pass. */
+
+static void sweep_page(struct cis_pager *p, uint64_t pgno)
+{
+	struct cis_page_loc loc;
+	struct cis_fault f = { .pgno = pgno };
+
+	switch (cis_page_state_at(p, pgno)) {
+	case CIS_PAGE_BUSY:
+		p->sweep_missed++;
+		return;
+	case CIS_PAGE_ABSENT:
+		break;
+	default:
+		return;
+	}
+	if (!cis_region_of_page(p, pgno))
+		return;
+	cis_image_locate(p->image, pgno, &loc);
+	if (loc.cls == CIS_CLASS_ZERO)
+		return; /* a hole that reads as zeros once the region is unregistered */
+	cis_fault(p, &f);
+	if (cis_page_state_at(p, pgno) == CIS_PAGE_ABSENT || cis_page_state_at(p, pgno) == CIS_PAGE_BUSY)
+		p->sweep_missed++;
+}
+
+static void touch_zeros(struct cis_pager *p)
+{
+	uint64_t nr = cis_image_info(p->image)->nr_touched;
+
+	while (p->fill_touched < nr && !p->is_gone) {
+		uint64_t pgno = cis_image_touched(p->image, p->fill_touched++), done = 0, n = 1;
+		const struct cis_region *r = cis_region_of_page(p, pgno);
+
+		if (!r || !cis_page_is_zero(p, r, pgno))
+			continue;
+		while (p->fill_touched < nr && cis_image_touched(p->image, p->fill_touched) == pgno + n &&
+		       cis_page_is_zero(p, r, pgno + n)) {
+			p->fill_touched++;
+			n++;
+		}
+		if (cis_install_zero(p, r, pgno, n, p->scratch->zero, &done) == -ESRCH)
+			cis_pager_set_gone(p);
+		for (uint64_t i = 0; i < done; i++)
+			cis_page_set(p, pgno + i, CIS_PAGE_RESIDENT, 0);
+		p->stats.pages_zero += done;
+	}
+}
+
+static bool handed_out(struct cis_pager *p)
+{
+	uint64_t end;
+
+	return !next_range(p, &end) && !p->jobs_out;
+}
+
+void cis_fill_sweep(struct cis_pager *p)
+{
+	uint64_t end;
+
+	if (p->have >= p->want || !handed_out(p))
+		return;
+	if (p->have < CIS_FILL_HOT) {
+		touch_zeros(p);
+		p->have = CIS_FILL_HOT;
+	}
+	if (p->want < CIS_FILL_ALL || cis_pager_now(p) < p->again_ns)
+		return;
+	end = p->sweep + SWEEP_PAGES < p->nr_pages ? p->sweep + SWEEP_PAGES : p->nr_pages;
+	while (p->sweep < end && !p->is_gone)
+		sweep_page(p, p->sweep++);
+	if (p->sweep < p->nr_pages)
+		return;
+	if (!p->sweep_missed) {
+		p->have = CIS_FILL_ALL;
+		return;
+	}
+	p->sweep = p->sweep_missed = 0;
+	p->again_ns = cis_pager_now(p) + SWEEP_NS;
+}
+
+uint64_t cis_fill_deadline(const struct cis_pager *p)
+{
+	if (p->have >= p->want || p->jobs_out)
+		return UINT64_MAX;
+	return p->again_ns; /* 0: at once */
+}
+
+int cis_pager_detach(struct cis_pager *p)
+{
+	if (p->have < CIS_FILL_ALL)
+		return -EBUSY;
+	for (size_t i = 0; i < p->nr_regions; i++)
+		p->os->unregister(p->os_ctx, p->regions[i].hva, p->regions[i].bytes);
+	return 0;
+}
+
+/* What a worker does. */
+
+static bool still_ours(const struct cis_fill_job *job, size_t i)
+{
+	uint64_t word;
+
+	if (!cis_bit_test(job->claimed, i))
+		return false;
+	word = cis_word_load(job->p, job->pgno[i]);
+	return cis_word_state(word) == CIS_PAGE_BUSY && cis_word_cookie(word) == job->id;
+}
+
+static int read_span(struct cis_fill_job *job, struct cis_scratch *scratch, struct cis_store *store)
+{
+	struct cis_key key = { 0 };
+	unsigned chunk_shift = cis_image_info(job->img)->chunk_shift;
+	int rc;
+
+	cis_span_of(job->img, job->chunk, job->nr_chunks, &job->span);
+	job->buf = cis_scratch_get(scratch, (size_t)job->nr_chunks << chunk_shift);
+	if (!job->buf)
+		return -ENOMEM;
+	rc = cis_store_get(store, key, job->span.off, job->buf->data, job->span.len);
+	if (rc)
+		return cis_fail(&job->err, -rc, "%s: chunks %llu..%llu: read: %s", cis_image_info(job->img)->path,
+				(unsigned long long)job->chunk, (unsigned long long)job->chunk + job->nr_chunks - 1,
+				strerror(-rc));
+	job->bytes_read += job->span.len;
+	return 0;
+}
+
+/* The end of the run of pages from @from on that are contiguous, in one region and still the job's. */
+static size_t run_end(const struct cis_fill_job *job, size_t from, size_t end, const struct cis_region *r)
+{
+	size_t i = from + 1;
+
+	while (i < end && job->pgno[i] == job->pgno[from] + (i - from) && still_ours(job, i) &&
+	       cis_region_of_page(job->p, job->pgno[i]) == r)
+		i++;
+	return i;
+}
+
+static void mark(struct cis_fill_job *job, size_t from, uint64_t nr)
+{
+	for (uint64_t i = 0; i < nr; i++)
+		cis_bit_set(job->installed, from + i);
+}
+
+/* Pages [from, end) of the job, whose bytes start at @raw.  Under the gate. */
+static int install_pages(struct cis_fill_job *job, size_t from, size_t end, const char *raw)
+{
+	struct cis_pager *p = job->p;
+	int rc = 0;
+
+	for (size_t i = from, to; i < end && !rc; i = to) {
+		const struct cis_region *r;
+		uint64_t done = 0;
+
+		to = i + 1;
+		if (!still_ours(job, i))
+			continue;
+		r = cis_region_of_page(p, job->pgno[i]);
+		to = run_end(job, i, end, r);
+		rc = cis_install_run(p, r, job->pgno[i], to - i, raw + ((i - from) << p->page_shift), &done);
+		mark(job, i, done);
+		if (rc == -EAGAIN || rc == -ENOENT)
+			rc = 0; /* the sweep or a fault comes back to them */
+	}
+	return rc;
+}
+
+/* Where the unit's pages lie in this process, when they are one run of memory that can be decoded into; else NULL. */
+static char *in_place(const struct cis_fill_job *job, size_t from, size_t end)
+{
+	struct cis_pager *p = job->p;
+	const struct cis_region *r;
+
+	if (from == end || !still_ours(job, from))
+		return NULL;
+	r = cis_region_of_page(p, job->pgno[from]);
+	if (!r->alias || run_end(job, from, end, r) != end)
+		return NULL;
+	return r->alias + ((job->pgno[from] << p->page_shift) - r->offset);
+}
+
+static int produce(struct cis_fill_job *job, struct cis_scratch *scratch, unsigned nr, char *raw)
+{
+	for (unsigned i = 0; i < nr; i++) {
+		struct cis_chunk_loc loc;
+		uint64_t chunk = job->chunk + job->at + i;
+		int rc;
+
+		cis_image_chunk(job->img, chunk, &loc);
+		rc = cis_chunk_produce(scratch, job->img, chunk, job->buf->data + (loc.off - job->span.off), raw,
+				       &job->err);
+		if (rc)
+			return rc;
+		raw += loc.raw_bytes;
+	}
+	return 0;
+}
+
+static bool any_ours(const struct cis_fill_job *job, size_t from, size_t end)
+{
+	for (size_t i = from; i < end; i++)
+		if (still_ours(job, i))
+			return true;
+	return false;
+}
+
+/*
+ * One unit.  Copied pages are decoded outside the gate, which is then held for the copying alone; pages decoded in place are
+ * written under it, since a REMOVE in between would otherwise find its zeros overwritten.
+ */
+static int do_unit(struct cis_fill_job *job, struct cis_scratch *scratch, unsigned nr_chunks, size_t from, size_t end)
+{
+	struct cis_pager *p = job->p;
+	char *raw;
+	int rc;
+
+	if (!any_ours(job, from, end))
+		return 0;
+	pthread_rwlock_rdlock(&p->gate);
+	raw = in_place(job, from, end);
+	if (!raw) {
+		pthread_rwlock_unlock(&p->gate);
+		raw = scratch->raw;
+		rc = produce(job, scratch, nr_chunks, raw);
+		if (rc)
+			return rc;
+		pthread_rwlock_rdlock(&p->gate);
+	} else {
+		rc = produce(job, scratch, nr_chunks, raw);
+	}
+	if (!rc)
+		rc = install_pages(job, from, end, raw);
+	pthread_rwlock_unlock(&p->gate);
+	return rc;
+}
+
+bool cis_fill_job_step(struct cis_fill_job *job, struct cis_scratch *scratch, struct cis_store *store)
+{
+	unsigned unit = chunks_a_unit(job->p, job->img), chunk_shift = cis_image_info(job->img)->chunk_shift;
+	size_t pages = unit > 1 ? 1 : (size_t)1 << (chunk_shift - job->p->page_shift), end = job->page_at + pages;
+
+	if (!job->buf)
+		job->rc = read_span(job, scratch, store);
+	if (end > job->nr_pages)
+		end = job->nr_pages;
+	if (!job->rc)
+		job->rc = do_unit(job, scratch, unit, job->page_at, end);
+	job->gone = job->rc == -ESRCH;
+	job->at += unit;
+	job->page_at = end;
+	if (!job->rc && job->at < job->nr_chunks)
+		return true;
+	if (job->buf)
+		cis_scratch_put(scratch, job->buf);
+	return false;
+}

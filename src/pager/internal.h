@@ -1,0 +1,219 @@
+/* What the files of the pager share. */
+#ifndef CIS_PAGER_INTERNAL_H
+#define CIS_PAGER_INTERNAL_H
+
+#include <pthread.h>
+
+#include "base/bitmap.h"
+#include "pager/pager.h"
+
+#define CIS_NEIGHBOUR_ZEROS 16u /* zero pages installed with one that faulted, 64 KiB as a chunk */
+
+struct cis_fault;
+
+/** struct cis_deferred - a fault that has to be tried again */
+struct cis_deferred {
+	uint64_t pgno, since_ns;
+	uint64_t due_ns; /* UINT64_MAX: waits for the job that has the page, not for time */
+	unsigned tries;
+};
+
+/**
+ * struct cis_fetch - chunks being read for a fault
+ *
+ * Pages that somebody waits for are BUSY with cookie @id meanwhile; faults on
+ * other pages of the same chunks find it by @img and @chunk and join it.
+ */
+struct cis_fetch {
+	struct cis_pager *p;
+	uint32_t id;
+	const struct cis_image *img; /* of the chain, so it lives as long as the pager */
+	uint64_t chunk;
+	unsigned nr_chunks;
+	unsigned tries;
+	uint64_t since_ns, start_ns, retry_ns; /* retry_ns: not in flight, waits for that time; else 0 */
+	uint64_t span_off;		       /* of the first stored byte in the buffer */
+	struct cis_iobuf *buf;
+	struct cis_store_req req;
+	int in_flight;
+	struct cis_fetch *next;
+};
+
+struct cis_pager {
+	struct cis_region *regions;
+	size_t nr_regions;
+	struct cis_image *image;
+	unsigned page_shift;
+	uint64_t nr_pages;
+	struct cis_state state;
+	const struct cis_pager_os *os;
+	void *os_ctx;
+	cis_clock_fn clock;
+	void *clock_ctx;
+	struct cis_scratch *scratch;
+	struct cis_store *(*store_of)(void *ctx, const struct cis_image *img);
+	bool neighbours;
+	enum cis_policy policy;
+	unsigned tries;
+	void (*failed)(void *ctx, uint64_t pgno, bool kill, const struct cis_error *err);
+	void (*gone)(void *ctx);
+	void *ctx;
+
+	bool is_gone;
+	uint32_t next_id; /* of jobs and fetches; never 0 */
+
+	struct cis_deferred *deferred;
+	size_t nr_deferred, max_deferred;
+
+	struct cis_fetch *fetches; /* under way or waiting to be retried */
+	unsigned nr_fetches;
+
+	/*
+	 * Taken for reading by a worker around "look at the words, install", for writing by the shard around reading
+	 * events.  A REMOVE that was read lets the guest go on and zap the range; an install decided on before it and
+	 * done after it would bring old content back (vmm-protocols.md hazard 6).
+	 */
+	pthread_rwlock_t gate;
+
+	/* fill */
+	enum cis_fill want, have;
+	const struct cis_image *fill_img;
+	uint64_t fill_chunk; /* the next one to hand out, of fill_img */
+	uint64_t fill_touched;
+	uint64_t sweep;	     /* next page of the final pass */
+	uint64_t sweep_missed;
+	uint64_t again_ns; /* not before then */
+	unsigned jobs_out;
+	uint64_t fill_done, fill_total;
+
+	/* recording */
+	uint64_t *seen; /* bitmap; NULL when not recording */
+	uint32_t *trace;
+	uint64_t nr_trace, max_trace;
+
+	struct cis_pager_stats stats;
+};
+
+static inline uint64_t cis_page_bytes(const struct cis_pager *p)
+{
+	return (uint64_t)1 << p->page_shift;
+}
+
+static inline uint64_t cis_pager_now(const struct cis_pager *p)
+{
+	return p->clock(p->clock_ctx);
+}
+
+/* Words are written by the shard alone and read by workers. */
+static inline uint64_t cis_word_load(const struct cis_pager *p, uint64_t pgno)
+{
+	return __atomic_load_n(&p->state.words[pgno], __ATOMIC_ACQUIRE);
+}
+
+static inline void cis_word_store(struct cis_pager *p, uint64_t pgno, uint64_t word)
+{
+	__atomic_store_n(&p->state.words[pgno], word, __ATOMIC_RELEASE);
+}
+
+/* Change the state, keep the generation. */
+static inline void cis_page_set(struct cis_pager *p, uint64_t pgno, enum cis_page_state state, uint32_t cookie)
+{
+	cis_word_store(p, pgno, cis_word_make(state, cis_word_generation(cis_word_load(p, pgno)), cookie));
+}
+
+static inline enum cis_page_state cis_page_state_at(const struct cis_pager *p, uint64_t pgno)
+{
+	return cis_word_state(cis_word_load(p, pgno));
+}
+
+uint32_t cis_pager_new_id(struct cis_pager *p);
+void cis_pager_set_gone(struct cis_pager *p);
+
+/** cis_region_of_page() - the region that has the page, or NULL when no region does. */
+const struct cis_region *cis_region_of_page(const struct cis_pager *p, uint64_t pgno);
+/** cis_region_of_hva() - and the page number there. */
+const struct cis_region *cis_region_of_hva(const struct cis_pager *p, uint64_t hva, uint64_t *ret_pgno);
+
+static inline uint64_t cis_hva_of_page(const struct cis_pager *p, const struct cis_region *r, uint64_t pgno)
+{
+	return r->hva + (pgno << p->page_shift) - r->offset;
+}
+
+/* install.c: kernel calls on runs of pages; no words are touched, any thread. */
+
+/**
+ * cis_install_run() - put @nr pages from @src into the guest
+ * @pgno:     first page; all in region @r
+ * @ret_done: pages that are in place now, from the first on, also on error
+ *
+ * A page that is there already counts as done: it has the same content or a newer one.
+ *
+ * Return: 0; -EAGAIN (the address space is changing: events are waiting, or will
+ * be done soon); -ESRCH (the guest is gone); -ENOENT (not mapped or not ours any
+ * more); -ENOMEM, ...
+ */
+int cis_install_run(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, uint64_t nr, const char *src,
+		    uint64_t *ret_done);
+
+/** cis_install_zero() - likewise, zeros.  @zero: CIS_SPAN_MAX zeros. */
+int cis_install_zero(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, uint64_t nr, const char *zero,
+		     uint64_t *ret_done);
+
+/** cis_install_map() - likewise, what lies in the region's memfd already. */
+int cis_install_map(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, uint64_t nr, uint64_t *ret_done);
+
+/* fault.c */
+
+/** struct cis_fault - a thread of the guest waits for a page */
+struct cis_fault {
+	uint64_t pgno;
+	uint64_t since_ns; /* when its event was read */
+	unsigned tries;
+	bool minor; /* the page is in the region's memfd already */
+};
+
+void cis_fault(struct cis_pager *p, const struct cis_fault *f);
+
+/** cis_fault_trouble() - an install for a fault ended with @rc: put the fault off, drop it or fail it. */
+void cis_fault_trouble(struct cis_pager *p, const struct cis_fault *f, int rc);
+
+/** cis_fault_fail() - the page cannot be produced: act on the policy. */
+void cis_fault_fail(struct cis_pager *p, const struct cis_fault *f, const struct cis_error *err);
+
+/** cis_fault_answered() - count the time of one that is over. */
+void cis_fault_answered(struct cis_pager *p, const struct cis_fault *f);
+
+/** cis_fault_retry() - those put off that are due; with @job_over also those that waited for a job. */
+void cis_fault_retry(struct cis_pager *p, bool job_over);
+uint64_t cis_fault_deadline(const struct cis_pager *p);
+
+/** cis_page_is_zero() - absent, in the region, and zero in the image. */
+bool cis_page_is_zero(const struct cis_pager *p, const struct cis_region *r, uint64_t pgno);
+
+/** cis_record_touch() - note the first touch of a page, when recording. */
+void cis_record_touch(struct cis_pager *p, uint64_t pgno);
+
+/* fetch.c */
+void cis_fetch_start(struct cis_pager *p, const struct cis_fault *f, const struct cis_page_loc *loc);
+void cis_fetch_retry(struct cis_pager *p);
+uint64_t cis_fetch_deadline(const struct cis_pager *p);
+bool cis_fetch_quiesce(struct cis_pager *p);
+
+/** struct cis_span - a run of stored chunks as one read */
+struct cis_span {
+	uint64_t off;	/* in the file, a multiple of 4096 */
+	uint32_t len;	/* a multiple of 4096 */
+	uint64_t first; /* offset in the file of the first chunk */
+};
+
+void cis_span_of(const struct cis_image *img, uint64_t chunk, unsigned nr_chunks, struct cis_span *ret);
+
+/** cis_chunk_produce() - decode chunk @chunk from a span into @raw and verify it.  Return: 0 or -EBADMSG, -ENOMEM. */
+int cis_chunk_produce(struct cis_scratch *scratch, const struct cis_image *img, uint64_t chunk, const char *stored,
+		      char *raw, struct cis_error *err);
+
+/* fill.c */
+void cis_fill_sweep(struct cis_pager *p);
+uint64_t cis_fill_deadline(const struct cis_pager *p);
+
+#endif

@@ -1,0 +1,227 @@
+/*
+ * The pager: page states of one guest, and all that moves its pages.
+ *
+ * A pager is driven by one thread, its guest's shard: that thread alone reads the guest's userfaultfd and writes its page
+ * words, so states need no locks.  Bulk work is handed out as fill jobs, which any worker thread may run; a worker installs
+ * pages but writes no word, and the shard settles the job afterwards.
+ *
+ * What the world is made of comes in from outside (kernel calls, clock, stores), so that a model test can drive the pager
+ * through any interleaving.  Nothing here logs, sleeps or exits.
+ *
+ *	ABSENT ──fault, zero page──▶ zero installed ─▶ RESIDENT
+ *	ABSENT ──fault, chunk──▶ BUSY ─read, decode, verify, install─▶ RESIDENT
+ *	ABSENT ──fill job──▶ BUSY ─▶ RESIDENT, or ABSENT again when the job could not
+ *	any ──REMOVE──▶ REMOVED ──fault──▶ zero installed ─▶ RESIDENT
+ *	any ──cannot be produced──▶ POISONED, or the guest is killed, or it waits
+ */
+#ifndef CIS_PAGER_PAGER_H
+#define CIS_PAGER_PAGER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/clock.h"
+#include "base/hist.h"
+#include "image/image.h"
+#include "pager/scratch.h"
+#include "pager/state.h"
+#include "store/store.h"
+
+/**
+ * enum cis_kind - kind of memory of a region
+ * @CIS_KIND_ANONYMOUS: private anonymous; pages are copied in
+ * @CIS_KIND_SHARED:    a memfd mapped MAP_SHARED by the guest
+ * @CIS_KIND_PRIVATE:   MAP_PRIVATE of a base memfd that clones share: clean pages are
+ *                      mapped from it, never copied
+ */
+enum cis_kind { CIS_KIND_ANONYMOUS, CIS_KIND_SHARED, CIS_KIND_PRIVATE };
+
+const char *cis_kind_name(enum cis_kind kind);
+
+/**
+ * struct cis_region - one contiguous range of guest memory
+ * @hva:       where it is in the guest's process
+ * @bytes:     a multiple of the image's page size, as are @hva and @offset
+ * @offset:    in the memory file
+ * @alias:     the same memory mapped in this process, at @offset of its memfd, or NULL.  With it
+ *             pages are decoded in place and mapped by CONTINUE: right for
+ *             memory that is allocated already; without it they are copied
+ * @huge:      backed by hugetlb pages
+ */
+struct cis_region {
+	uint64_t hva, bytes, offset;
+	enum cis_kind kind;
+	bool huge;
+	char *alias;
+};
+
+/**
+ * struct cis_pager_os - the kernel calls that a pager makes; see os/uffd.h for their meaning
+ *
+ * All but read may be called from worker threads.
+ */
+struct cis_pager_os {
+	int (*read)(void *ctx, struct uffd_msg *msgs, size_t max, size_t *ret_n);
+	int (*copy)(void *ctx, uint64_t dst, const void *src, uint64_t len, uint64_t *ret_done);
+	int (*zero)(void *ctx, uint64_t dst, uint64_t len, uint64_t *ret_done);
+	int (*cont)(void *ctx, uint64_t dst, uint64_t len, uint64_t *ret_done);
+	int (*poison)(void *ctx, uint64_t dst, uint64_t len, uint64_t *ret_done);
+	int (*wake)(void *ctx, uint64_t dst, uint64_t len);
+	int (*unregister)(void *ctx, uint64_t addr, uint64_t len);
+};
+
+/** cis_pager_os_uffd - the real ones; ctx points to the descriptor (int). */
+extern const struct cis_pager_os cis_pager_os_uffd;
+
+enum cis_policy { CIS_POLICY_POISON, CIS_POLICY_KILL, CIS_POLICY_STALL };
+
+const char *cis_policy_name(enum cis_policy policy);
+/** cis_policy_parse() - Return: the policy or -EINVAL. */
+int cis_policy_parse(const char *text);
+
+/**
+ * struct cis_pager_stats - counters of one guest; written by the shard, read by anyone
+ *
+ * Faults count once each, by what answered them.
+ */
+struct cis_pager_stats {
+	uint64_t faults_zero;	   /* a page that the image says is zero */
+	uint64_t faults_demand;	   /* a chunk was read */
+	uint64_t faults_same;	   /* a repeated word */
+	uint64_t faults_removed;   /* a page that the guest gave back */
+	uint64_t faults_resident;  /* was there already: late, or a second thread */
+	uint64_t faults_deferred;  /* had to wait for the address space, a job or a read */
+	uint64_t faults_failed;	   /* could not be produced */
+	uint64_t pages_demand;	   /* installed for a fault */
+	uint64_t pages_neighbour;  /* installed beside one */
+	uint64_t pages_filled;	   /* installed by a fill */
+	uint64_t pages_zero;	   /* zero pages installed, by fault or fill */
+	uint64_t pages_removed;	   /* by REMOVE events */
+	uint64_t removes;	   /* REMOVE events */
+	uint64_t reads, bytes_read; /* chunk reads and stored bytes */
+	uint64_t retries;	   /* reads tried again */
+	uint64_t again;		   /* EAGAIN from the kernel */
+	struct cis_hist fault_ns;  /* from reading the event to waking the guest */
+	struct cis_hist queue_ns, read_ns, decode_ns, verify_ns, install_ns;
+};
+
+struct cis_pager;
+
+/**
+ * struct cis_pager_opts - what a pager is made of; all pointers must outlive it
+ * @regions:    copied; sorted or not, not overlapping in hva or offset, within the image
+ * @image:      referenced
+ * @state:      of cis_state_init(); nr_pages is the image's
+ * @scratch:    buffers of the shard, shared by its pagers
+ * @store_of:   the shard's store handle for an image of the chain
+ * @neighbours: install the rest of a chunk with the page that faulted
+ * @policy:     when a page cannot be produced
+ * @tries:      reads of a chunk before that, at least 1
+ * @failed:     a page cannot be produced; called once a page.  With
+ *              CIS_POLICY_KILL, or where the kernel has no POISON, @kill is true
+ * @gone:       the guest's address space is no more; called once
+ */
+struct cis_pager_opts {
+	size_t size;
+	const struct cis_region *regions;
+	size_t nr_regions;
+	struct cis_image *image;
+	struct cis_state state;
+	const struct cis_pager_os *os;
+	void *os_ctx;
+	cis_clock_fn clock;
+	void *clock_ctx;
+	struct cis_scratch *scratch;
+	struct cis_store *(*store_of)(void *ctx, const struct cis_image *img);
+	bool neighbours;
+	enum cis_policy policy;
+	unsigned tries;
+	void (*failed)(void *ctx, uint64_t pgno, bool kill, const struct cis_error *err);
+	void (*gone)(void *ctx);
+	void *ctx;
+};
+
+/** cis_pager_create() - Return: 0, -EINVAL (regions do not fit the image; the text says how), -ENOMEM. */
+int cis_pager_create(const struct cis_pager_opts *opts, struct cis_pager **ret, struct cis_error *err);
+
+/** cis_pager_destroy() - no job or read is in flight (cis_pager_quiesce()).  NULL-safe. */
+void cis_pager_destroy(struct cis_pager *p);
+
+/** cis_pager_quiesce() - cancel reads.  Return: true when nothing is in flight any more. */
+bool cis_pager_quiesce(struct cis_pager *p);
+
+/**
+ * cis_pager_run() - read and act on events, and on what was put off and is due
+ *
+ * Called when the userfaultfd is readable, when cis_pager_deadline() has come,
+ * and after a store was reaped.  Bounded: a storm of events does not keep the
+ * shard from its other guests.
+ *
+ * Return: true when there may be more to do at once.
+ */
+bool cis_pager_run(struct cis_pager *p);
+
+/** cis_pager_deadline() - when cis_pager_run() wants to be called again, on the clock; UINT64_MAX: not by time. */
+uint64_t cis_pager_deadline(const struct cis_pager *p);
+
+const struct cis_pager_stats *cis_pager_stats(const struct cis_pager *p);
+
+/** cis_pager_state_of() - for tests and tools. */
+enum cis_page_state cis_pager_state_of(const struct cis_pager *p, uint64_t pgno);
+
+/** cis_pager_memory() - bytes that this guest costs the engine, the image and the state memfd counted apart. */
+size_t cis_pager_memory(const struct cis_pager *p);
+
+/* Recording of first touches. */
+
+/** cis_pager_record_start() - from now on each first touch is seen alone: no neighbours.  Return: 0, -EALREADY, -ENOMEM. */
+int cis_pager_record_start(struct cis_pager *p);
+
+/** cis_pager_record_stop() - @ret: malloc'ed page numbers in the order of their first touch.  Return: 0, -EINVAL. */
+int cis_pager_record_stop(struct cis_pager *p, uint32_t **ret, uint64_t *ret_nr);
+bool cis_pager_recording(const struct cis_pager *p);
+
+/* Fill. */
+
+enum cis_fill { CIS_FILL_NONE, CIS_FILL_HOT, CIS_FILL_ALL };
+
+const char *cis_fill_name(enum cis_fill fill);
+int cis_fill_parse(const char *text);
+
+/** cis_pager_fill() - begin to fill; asks for more than before, never for less. */
+void cis_pager_fill(struct cis_pager *p, enum cis_fill what);
+
+/** cis_pager_filled() - the level that is complete now. */
+enum cis_fill cis_pager_filled(const struct cis_pager *p);
+
+/** cis_pager_progress() - pages that fill jobs have dealt with, and those that there are, for the level asked for. */
+void cis_pager_progress(const struct cis_pager *p, uint64_t *ret_done, uint64_t *ret_total);
+
+/**
+ * cis_pager_detach() - unregister all regions of a guest that is filled wholly
+ *
+ * From then on the kernel serves it: what was never stored reads as zeros, and the
+ * guest needs neither image nor daemon.  Return: 0, -EBUSY when pages are missing.
+ */
+int cis_pager_detach(struct cis_pager *p);
+
+struct cis_fill_job;
+
+/** cis_pager_next_job() - a job to hand to a worker, or NULL.  The caller bounds how many are out at once. */
+struct cis_fill_job *cis_pager_next_job(struct cis_pager *p);
+
+/**
+ * cis_fill_job_step() - read (first step), then decode, verify and install one chunk a step; on any thread
+ * @scratch: the worker's
+ * @store:   the worker's handle for cis_fill_job_image()
+ *
+ * Return: true while there is more to do.
+ */
+bool cis_fill_job_step(struct cis_fill_job *job, struct cis_scratch *scratch, struct cis_store *store);
+const struct cis_image *cis_fill_job_image(const struct cis_fill_job *job);
+
+/** cis_pager_job_done() - settle a job on the shard; frees it. */
+void cis_pager_job_done(struct cis_pager *p, struct cis_fill_job *job);
+
+#endif

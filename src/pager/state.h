@@ -1,0 +1,128 @@
+/*
+ * The state memfd of a guest: what must outlive the engine.
+ *
+ *	0		header, 4096 bytes: magic, layout, generation, sizes, checksum; ring indices
+ *	ring_off	ring of userfault events, read straight from the kernel into it
+ *	words_off	one 8-byte word a page
+ *
+ * The keeper creates and sizes it and holds a descriptor; the engine alone writes it, from the guest's shard.  Each word is
+ * written before the step that it allows, so a new engine finds what the dead one was about to do.
+ */
+#ifndef CIS_PAGER_STATE_H
+#define CIS_PAGER_STATE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <linux/userfaultfd.h>
+
+#include "base/error.h"
+
+#define CIS_STATE_LAYOUT 1u
+#define CIS_RING_SLOTS	 1024u /* 32 KiB */
+
+/**
+ * enum cis_page_state - the states of architecture.md
+ *
+ * A zeroed state memfd is a guest with nothing resident.
+ */
+enum cis_page_state {
+	CIS_PAGE_ABSENT,   /* the image is the authority */
+	CIS_PAGE_BUSY,	   /* being installed; the cookie says by whom */
+	CIS_PAGE_RESIDENT, /* the guest is */
+	CIS_PAGE_CLEAN,	   /* the guest, and it is unwritten since it was installed */
+	CIS_PAGE_REMOVED,  /* given back by the guest: zeros from now on */
+	CIS_PAGE_POISONED, /* cannot be produced */
+	CIS_PAGE_STATES
+};
+
+const char *cis_page_state_name(enum cis_page_state state);
+
+/*
+ * A page word: bits 0-7 state, 8-31 generation, 32-63 cookie.  The generation rises with every REMOVE, so that a
+ * completion that began before it is known for stale.
+ */
+static inline enum cis_page_state cis_word_state(uint64_t word)
+{
+	return (enum cis_page_state)(word & 0xff);
+}
+
+static inline uint32_t cis_word_generation(uint64_t word)
+{
+	return (uint32_t)(word >> 8) & 0xffffff;
+}
+
+static inline uint32_t cis_word_cookie(uint64_t word)
+{
+	return (uint32_t)(word >> 32);
+}
+
+static inline uint64_t cis_word_make(enum cis_page_state state, uint32_t generation, uint32_t cookie)
+{
+	return (uint64_t)state | (uint64_t)(generation & 0xffffff) << 8 | (uint64_t)cookie << 32;
+}
+
+/** struct cis_state_header - as in the memfd, in the host's byte order: it never leaves the host */
+struct cis_state_header {
+	char magic[8]; /* "CISSTATE" */
+	uint32_t layout;
+	uint32_t ring_slots;
+	uint64_t generation; /* of the engine that serves it */
+	uint64_t nr_pages;
+	uint64_t ring_off, words_off, bytes;
+	uint64_t checksum; /* of the fields above */
+
+	/* Written by the shard.  Slots [tail, head) hold events not yet acted on; all others are zeroed. */
+	_Alignas(64) uint64_t ring_head;
+	uint64_t ring_tail;
+};
+
+/** struct cis_state - a mapped state memfd; one shard writes it */
+struct cis_state {
+	struct cis_state_header *header;
+	struct uffd_msg *ring;
+	uint64_t *words;
+	uint64_t bytes;
+};
+
+/** cis_state_bytes() - size of the memfd for a guest of @nr_pages pages. */
+uint64_t cis_state_bytes(uint64_t nr_pages);
+
+/**
+ * cis_state_init() - write the header of a new, zeroed state memfd
+ * @map: cis_state_bytes(nr_pages) of it, mapped shared; unmapped by the caller in the end
+ */
+void cis_state_init(void *map, uint64_t nr_pages, uint64_t generation, struct cis_state *ret);
+
+/**
+ * cis_state_adopt() - check one that another engine has left
+ *
+ * Return: 0; -EBADMSG (magic, checksum, sizes, a word or an index that no engine
+ * writes), -EPROTONOSUPPORT (another layout).
+ */
+int cis_state_adopt(void *map, uint64_t bytes, struct cis_state *ret, struct cis_error *err);
+
+/**
+ * cis_ring_room() - where the next events go, and how many fit there in one piece
+ *
+ * The kernel's read() writes into it; cis_ring_commit() makes them part of the
+ * ring.  Between the two the slots are in the memfd but not counted: a new
+ * engine looks there for events with a type.
+ */
+struct uffd_msg *cis_ring_room(struct cis_state *st, size_t *ret_max);
+void cis_ring_commit(struct cis_state *st, size_t n);
+
+static inline uint64_t cis_ring_used(const struct cis_state *st)
+{
+	return st->header->ring_head - st->header->ring_tail;
+}
+
+/** cis_ring_at() - event number @i from the tail (i < used). */
+static inline struct uffd_msg *cis_ring_at(struct cis_state *st, uint64_t i)
+{
+	return &st->ring[(st->header->ring_tail + i) % CIS_RING_SLOTS];
+}
+
+/** cis_ring_drop() - the first @n events have been acted on. */
+void cis_ring_drop(struct cis_state *st, size_t n);
+
+#endif
