@@ -14,8 +14,8 @@ run_one() {
 
 if [ -n "$name" ]; then
 	[ -x "$build/bench/bench-$name" ] || {
-		echo "run.sh: no benchmark '$name': there are $(cd "$build/bench" && find . -name 'bench-*' -type f -perm -u+x |
-			sed 's,./bench-,,' | sort | tr '\n' ' ')" >&2
+		echo "run.sh: no benchmark '$name'; there are:" >&2
+		find "$build/bench" -name 'bench-*' -type f -perm -u+x -printf '%f\n' | sed 's,^bench-,  ,' | sort >&2
 		exit 2
 	}
 	run_one "$build/bench/bench-$name"
@@ -23,7 +23,9 @@ if [ -n "$name" ]; then
 fi
 failed=0
 for program in "$build"/bench/bench-*; do
-	[ -f "$program" ] && [ -x "$program" ] || continue
+	case $program in
+	*.p | *'*') continue ;; # what the build leaves beside the programs
+	esac
 	run_one "$program" || { echo "run.sh: $program failed" >&2; failed=1; }
 	echo
 done
