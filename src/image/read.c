@@ -29,29 +29,33 @@ int cis_image_decode(const struct cis_image *img, struct cis_decoder *dec, uint6
 	return 0;
 }
 
-/* The last chunk of one image of the chain, decoded. */
-struct window {
+/* One image of the chain: the last chunk of each section, decoded, as pages by number alternate between the two. */
+struct level {
 	struct cis_decoder *dec;
-	uint8_t *stored, *raw;
-	uint64_t chunk;
-	uint32_t raw_bytes;
-	bool valid;
+	uint8_t *stored;
+	struct window {
+		uint8_t *raw;
+		uint64_t chunk;
+		uint32_t raw_bytes;
+		bool valid;
+	} hot, cold;
 };
 
 struct cis_image_reader {
 	struct cis_image *img;
-	struct window window[CIS_IMAGE_DEPTH_MAX + 1]; /* by depth */
+	struct level level[CIS_IMAGE_DEPTH_MAX + 1]; /* by depth */
 };
 
-static int open_window(struct window *w, const struct cis_image *img)
+static int open_level(struct level *l, const struct cis_image *img)
 {
 	size_t chunk = (size_t)1 << img->h.chunk_shift;
 
-	w->stored = malloc(chunk);
-	w->raw = malloc(chunk);
-	if (!w->stored || !w->raw)
+	l->stored = malloc(chunk);
+	l->hot.raw = malloc(chunk);
+	l->cold.raw = malloc(chunk);
+	if (!l->stored || !l->hot.raw || !l->cold.raw)
 		return -ENOMEM;
-	return cis_decoder_create(chunk, img->meta.params, &w->dec);
+	return cis_decoder_create(chunk, img->meta.params, &l->dec);
 }
 
 int cis_image_reader_create(struct cis_image *img, struct cis_image_reader **ret)
@@ -62,7 +66,7 @@ int cis_image_reader_create(struct cis_image *img, struct cis_image_reader **ret
 		return -ENOMEM;
 	r->img = cis_image_ref(img);
 	for (const struct cis_image *i = img; i; i = i->parent) {
-		int rc = open_window(&r->window[i->h.depth], i);
+		int rc = open_level(&r->level[i->h.depth], i);
 
 		if (rc) {
 			cis_image_reader_destroy(r);
@@ -78,15 +82,17 @@ void cis_image_reader_destroy(struct cis_image_reader *r)
 	if (!r)
 		return;
 	for (unsigned i = 0; i <= CIS_IMAGE_DEPTH_MAX; i++) {
-		cis_decoder_destroy(r->window[i].dec);
-		free(r->window[i].stored);
-		free(r->window[i].raw);
+		cis_decoder_destroy(r->level[i].dec);
+		free(r->level[i].stored);
+		free(r->level[i].hot.raw);
+		free(r->level[i].cold.raw);
 	}
 	cis_image_unref(r->img);
 	free(r);
 }
 
-static int load_chunk(struct window *w, const struct cis_image *img, uint64_t chunk, struct cis_error *err)
+static int load_chunk(struct level *l, struct window *w, const struct cis_image *img, uint64_t chunk,
+		      struct cis_error *err)
 {
 	struct cis_chunk_loc loc;
 
@@ -94,10 +100,10 @@ static int load_chunk(struct window *w, const struct cis_image *img, uint64_t ch
 		return 0;
 	w->valid = false;
 	cis_image_chunk(img, chunk, &loc);
-	int rc = cis_file_read(img->fd, img->path, w->stored, loc.stored_bytes, loc.off, err);
+	int rc = cis_file_read(img->fd, img->path, l->stored, loc.stored_bytes, loc.off, err);
 
 	if (!rc)
-		rc = cis_image_decode(img, w->dec, chunk, w->stored, w->raw, err);
+		rc = cis_image_decode(img, l->dec, chunk, l->stored, w->raw, err);
 	if (rc)
 		return rc;
 	w->chunk = chunk;
@@ -122,10 +128,11 @@ int cis_image_read_page(struct cis_image_reader *r, uint64_t pgno, void *buf, st
 		fill_word(buf, htole64(loc.word), page);
 		return 0;
 	}
-	struct window *w = &r->window[loc.img->h.depth];
+	struct level *l = &r->level[loc.img->h.depth];
+	struct window *w = loc.cls == CIS_CLASS_HOT ? &l->hot : &l->cold;
 
 	for (size_t done = 0; done < page; loc.chunk++, loc.at = 0) {
-		int rc = load_chunk(w, loc.img, loc.chunk, err);
+		int rc = load_chunk(l, w, loc.img, loc.chunk, err);
 
 		if (rc)
 			return rc;
