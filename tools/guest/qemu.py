@@ -105,7 +105,7 @@ class Guest:
         try:
             self.qmp_socket = self.connect("qmp")
             self.qmp_file = self.qmp_socket.makefile("rb")
-            self.qmp_file.readline()
+            self.qmp_line("its greeting")
             self.qmp("qmp_capabilities")
             self.talk = self.connect("talk")
             self.heard = b""
@@ -155,18 +155,26 @@ class Guest:
             self.sockets.append(each)
             return each
 
+    def qmp_line(self, what):
+        try:
+            line = self.qmp_file.readline()
+        except TimeoutError:
+            self.fail("QEMU is silent, waited for %s" % what)
+        except ConnectionError:
+            line = b""
+        if not line:
+            self.process.wait()
+            self.fail("QEMU ended with status %d, waited for %s" % (self.process.returncode, what))
+        return json.loads(line)
+
     def qmp(self, command, **arguments):
         request = {"execute": command, "arguments": arguments}
-        self.qmp_socket.sendall(json.dumps(request).encode() + b"\n")
+        try:
+            self.qmp_socket.sendall(json.dumps(request).encode() + b"\n")
+        except ConnectionError:
+            pass  # said when its answer is missing
         while True:
-            try:
-                line = self.qmp_file.readline()
-            except TimeoutError:
-                self.fail("QEMU did not answer %s" % command)
-            if not line:
-                self.process.wait()
-                self.fail("QEMU ended with status %d during %s" % (self.process.returncode, command))
-            reply = json.loads(line)
+            reply = self.qmp_line("the answer to " + command)
             if "return" in reply:
                 return reply["return"]
             if "error" in reply:
