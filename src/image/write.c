@@ -48,6 +48,14 @@ static int flush_pending(struct cis_writer *w)
 	return rc;
 }
 
+static int check_length(struct cis_writer *w, uint64_t file_bytes)
+{
+	if (!w->o.max_bytes || file_bytes <= w->o.max_bytes)
+		return 0;
+	return cis_fail(w->err, EDQUOT, "%s: longer than the %llu bytes that it may have", w->out.path,
+			(unsigned long long)w->o.max_bytes);
+}
+
 static int take_chunk(void *ctx, const struct cis_stored_chunk *chunk)
 {
 	struct cis_writer *w = ctx;
@@ -70,12 +78,12 @@ static int take_chunk(void *ctx, const struct cis_stored_chunk *chunk)
 		if (!rc)
 			rc = cis_newfile_write(&w->out, chunk->bytes, chunk->len, w->part->off + w->part->bytes, w->err);
 		w->part->bytes += chunk->len;
-		return rc;
+		return rc ? rc : check_length(w, w->part->off + w->part->bytes);
 	}
 	memcpy(w->pending + w->nr_pending, chunk->bytes, chunk->len);
 	w->nr_pending += chunk->len;
 	w->part->bytes += chunk->len;
-	return 0;
+	return check_length(w, w->part->off + w->part->bytes);
 }
 
 static int write_section(struct cis_writer *w, struct cis_part *part, int (*fill)(struct cis_writer *))
@@ -102,7 +110,9 @@ static int write_rest(struct cis_writer *w)
 		return rc;
 	uint64_t file_bytes = cis_header_parts(&w->h);
 
-	rc = cis_newfile_write(&w->out, w->o.state, w->o.state_bytes, w->h.state.off, w->err);
+	rc = check_length(w, file_bytes);
+	if (!rc)
+		rc = cis_newfile_write(&w->out, w->o.state, w->o.state_bytes, w->h.state.off, w->err);
 	if (!rc)
 		rc = cis_newfile_write(&w->out, meta, w->h.meta.bytes, w->h.meta.off, w->err);
 	if (!rc && cis_header_encode(&w->h, meta, header))

@@ -25,6 +25,8 @@
  * @producer:    who wrote the memory, or NULL
  * @workers:     encoding threads, 0 = 1
  * @progress:    called from the calling thread now and then; may be NULL
+ * @max_bytes:   a longer image is given up with -EDQUOT as soon as it is known
+ *               to be; 0 = any length
  */
 struct cis_write_opts {
 	size_t size;
@@ -42,6 +44,7 @@ struct cis_write_opts {
 	unsigned workers;
 	void (*progress)(uint64_t done_bytes, uint64_t total_bytes, void *ctx);
 	void *progress_ctx;
+	uint64_t max_bytes;
 };
 
 /**
@@ -52,7 +55,7 @@ struct cis_write_opts {
  * A child's hot section also gets the hot pages of @hot that it inherits, and
  * without @hot those that are hot in the parent.
  *
- * Return: 0; -ENOSPC, -EIO ... of the file; -EINVAL (options), -EFBIG (format
+ * Return: 0; -ENOSPC, -EIO ... of the file; -EDQUOT (max_bytes); -EINVAL (options), -EFBIG (format
  * 3), -ERANGE (parent and source do not fit).
  */
 int cis_image_write(const char *path, struct cis_image_source *src, const struct cis_write_opts *opts,

@@ -1,0 +1,132 @@
+#include "cli/guests.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/size.h"
+#include "client/api.h"
+
+static char *fill_path(const char *path, const char *id)
+{
+	const char *star = id ? strchr(path, '*') : NULL;
+	_cleanup_free_ char *part = NULL;
+	char *full;
+
+	if (!star)
+		return strdup(path);
+	part = cis_api_escape(id);
+	if (!part || asprintf(&full, "%.*s%s%s", (int)(star - path), path, part, star + 1) < 0)
+		return NULL;
+	return full;
+}
+
+int cli_call(const char *method, const char *path, const char *id, const json_t *body, json_t **ret,
+	     struct cis_error *err)
+{
+	_cleanup_free_ char *full = fill_path(path, id);
+	struct cis_api *api;
+	int r;
+
+	if (!full)
+		return cis_fail(err, ENOMEM, "%s: no memory", path);
+	r = cis_api_open(cli_control, &api, err);
+	if (r)
+		return r;
+	r = cis_api_call(api, method, full, body, ret, err);
+	cis_api_close(api);
+	if (!r && ret && !*ret)
+		return cis_fail(err, EPROTO, "%s: empty answer", cli_control);
+	return r;
+}
+
+int cli_guest_list(json_t **ret, struct cis_error *err)
+{
+	json_t *obj, *guests;
+	int r = cli_call("GET", "/v1/guests", NULL, NULL, &obj, err);
+
+	if (r)
+		return r;
+	guests = json_incref(json_object_get(obj, "guests"));
+	json_decref(obj);
+	if (!json_is_array(guests)) {
+		json_decref(guests);
+		return cis_fail(err, EPROTO, "%s: the answer has no guests", cli_control);
+	}
+	*ret = guests;
+	return 0;
+}
+
+const char *cli_text(const json_t *obj, const char *key)
+{
+	const char *text = json_string_value(json_object_get(obj, key));
+
+	for (const char *p = text; p && *p; p++)
+		if ((unsigned char)*p < ' ' || *p == 127)
+			return "?";
+	return text ? text : "";
+}
+
+long long cli_number(const json_t *obj, const char *key)
+{
+	const char *dot = strchr(key, '.');
+	char first[32];
+	json_t *n;
+
+	if (dot) {
+		snprintf(first, sizeof(first), "%.*s", (int)(dot - key), key);
+		obj = json_object_get(obj, first);
+		key = dot + 1;
+	}
+	n = json_object_get(obj, key);
+	return json_is_integer(n) ? json_integer_value(n) : -1;
+}
+
+static void print_pages(const json_t *guest)
+{
+	static const char *const rows[][2] = {
+		{ "pages", "pages.total" },
+		{ "resident", "pages.resident" },
+		{ "absent", "pages.absent" },
+		{ "removed", "pages.removed" },
+		{ "poisoned", "pages.poisoned" },
+		{ "zero faults", "faults.zero" },
+		{ "demand faults", "faults.demand" },
+		{ "neighbours", "faults.neighbour" },
+		{ "removed faults", "faults.removed" },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		if (cli_number(guest, rows[i][1]) >= 0)
+			printf("  %-14s %lld\n", rows[i][0], cli_number(guest, rows[i][1]));
+}
+
+int cli_guest_print(json_t *guest)
+{
+	char size[32];
+
+	if (cli_json)
+		return cli_print_json(guest);
+	printf("%s: %s\n", cli_text(guest, "id"), cli_text(guest, "state"));
+	printf("  %-14s %s\n  %-14s %s\n", "image", cli_text(guest, "image"), "socket",
+	       cli_text(guest, "socket"));
+	printf("  %-14s %s, policy %s, fill %s\n", "kind", cli_text(guest, "kind"), cli_text(guest, "policy"),
+	       cli_text(guest, "fill"));
+	if (*cli_text(guest, "error"))
+		printf("  %-14s %s\n", "error", cli_text(guest, "error"));
+	if (cli_number(guest, "pid") >= 0)
+		printf("  %-14s %lld\n", "pid", cli_number(guest, "pid"));
+	print_pages(guest);
+	if (cli_number(guest, "bytes.read") >= 0)
+		printf("  %-14s %s\n", "read",
+		       cis_size_print((uint64_t)cli_number(guest, "bytes.read"), size, sizeof(size)));
+	if (cli_number(guest, "bytes.installed") >= 0)
+		printf("  %-14s %s\n", "installed",
+		       cis_size_print((uint64_t)cli_number(guest, "bytes.installed"), size, sizeof(size)));
+	printf("  %-14s %s, %lld pages\n", "record", cli_text(json_object_get(guest, "record"), "state"),
+	       cli_number(guest, "record.pages"));
+	json_decref(guest);
+	return CLI_OK;
+}

@@ -1,0 +1,25 @@
+/* What the commands that talk to the daemon share. */
+#ifndef CIS_CLI_GUESTS_H
+#define CIS_CLI_GUESTS_H
+
+#include "cli/cli.h"
+
+/** cli_call() - one request at the control socket; @id, when not NULL, replaces the '*' of @path.  As
+ * cis_api_call(). */
+int cli_call(const char *method, const char *path, const char *id, const json_t *body, json_t **ret,
+	     struct cis_error *err);
+
+/** cli_guest_list() - the array of guests; the caller's. */
+int cli_guest_list(json_t **ret, struct cis_error *err);
+
+/** cli_guest_print() - one guest, as text or JSON; takes the reference.  Return: an exit status. */
+int cli_guest_print(json_t *guest);
+
+/** cli_text() - a string of an answer, "" when it is not there; never with control characters.  Lives as long
+ * as @obj. */
+const char *cli_text(const json_t *obj, const char *key);
+
+/** cli_number() - a number of an answer at "key" or "key.key", -1 when it is not there. */
+long long cli_number(const json_t *obj, const char *key);
+
+#endif

@@ -1,0 +1,78 @@
+/* What the image commands share. */
+#ifndef CIS_CLI_IMAGES_H
+#define CIS_CLI_IMAGES_H
+
+#include "cli/cli.h"
+#include "image/dir.h"
+#include "image/image.h"
+#include "image/source.h"
+#include "image/write.h"
+
+/**
+ * cli_image_path() - the file that an IMAGE argument means
+ *
+ * A path when it has a slash or is a file here; else a name or the first digits
+ * of an id in the image directory.  malloc'ed.
+ */
+int cli_image_path(const char *image, char **ret, struct cis_error *err);
+
+/** cli_image_open() - the same, opened, with parents from the image directory. */
+int cli_image_open(const char *image, struct cis_image **ret, struct cis_error *err);
+
+/** cli_image_print() - what `image show` prints, as text or JSON; @plan, borrowed, may be NULL.  Return: an
+ * exit status. */
+int cli_image_print(struct cis_image *img, json_t *plan);
+
+/** struct cli_hot - what traces say is hot, for cis_write_opts; @pgno is malloc'ed */
+struct cli_hot {
+	uint32_t *pgno;
+	uint64_t nr;
+};
+
+/**
+ * cli_hot_merge() - one hot order of several traces
+ * @page_shift: of the image to be; traces of the other size are converted
+ *
+ * Hot are the pages that at least half of the traces touched, ordered by their
+ * mean position in those that did; ties go to the lower page number.
+ * Return: 0, -ERANGE when a trace is of a guest of another size, or of the files.
+ */
+int cli_hot_merge(const struct cli_list *traces, uint64_t guest_bytes, unsigned page_shift,
+		  struct cli_hot *ret, struct cis_error *err);
+
+/** cli_producer_check() - refuse a diff that its producer is known to have corrupted; @producer, @state may
+ * be NULL. */
+int cli_producer_check(const char *producer, const void *state, size_t state_bytes, uint64_t guest_bytes,
+		       struct cis_error *err);
+
+/**
+ * struct cli_codec_wish - what the command line says of the codec, and what comes of it
+ * @dict: "on", "off" or "auto"
+ */
+struct cli_codec_wish {
+	const char *codec;
+	const char *dict;
+	uint64_t level;
+	bool has_level;
+	uint64_t read_rate, install_rate; /* 0: measure */
+	unsigned workers;
+};
+
+/**
+ * cli_codec_choose() - set codec and level in @opts, by the wish or by the planner
+ * @folder: where the image will lie
+ *
+ * The planner prints its table and its reason, on stdout or into @ret_plan
+ * (with --json).  Return: 0 or -errno.
+ */
+int cli_codec_choose(const struct cli_codec_wish *wish, struct cis_image_source *src, const char *folder,
+		     struct cis_write_opts *opts, json_t **ret_plan, struct cis_error *err);
+
+/** cli_quota_room() - bytes that the quota leaves for an image at @path; UINT64_MAX outside the image
+ * directory. */
+int cli_quota_room(const char *path, uint64_t *ret_bytes, struct cis_error *err);
+
+/** cli_quota_refuse() - the refusal that names what to remove.  Return: -EDQUOT. */
+int cli_quota_refuse(const char *path, uint64_t bytes, struct cis_error *err);
+
+#endif

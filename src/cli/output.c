@@ -1,0 +1,65 @@
+/* What commands print: errors, JSON, progress. */
+#include "cli/output.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/size.h"
+
+#define BAR_WIDTH    30
+#define BAR_EVERY_NS 100000000
+#define BAR_AFTER_NS 300000000 /* short work shows none */
+
+int cli_print_json(json_t *obj)
+{
+	int r = !obj || json_dumpf(obj, stdout, JSON_INDENT(2)) || putchar('\n') == EOF;
+
+	json_decref(obj);
+	return r ? CLI_FAILED : CLI_OK;
+}
+
+int cli_fail(const struct cis_error *err)
+{
+	fprintf(stderr, "cistern %s: %s\n", cli_command_name(), err->text);
+	if (cli_json)
+		cli_print_json(json_pack("{s:{s:s,s:s}}", "error", "code", strerrorname_np(err->code),
+					 "message", err->text));
+	return CLI_FAILED;
+}
+
+void cli_progress_start(struct cli_progress *p)
+{
+	*p = (struct cli_progress){ .on = isatty(STDERR_FILENO) && !cli_json, .start_ns = cis_now_ns(NULL) };
+}
+
+void cli_progress(uint64_t done, uint64_t total, void *ctx)
+{
+	struct cli_progress *p = ctx;
+	uint64_t now = cis_now_ns(NULL);
+	char size[32], bar[BAR_WIDTH + 1];
+
+	if (!p->on || !total || now - p->start_ns < BAR_AFTER_NS || now - p->last_ns < BAR_EVERY_NS)
+		return;
+	p->last_ns = now;
+	if (done > total)
+		done = total;
+	unsigned full = (unsigned)((double)done / (double)total * BAR_WIDTH);
+
+	memset(bar, '#', full);
+	memset(bar + full, '.', BAR_WIDTH - full);
+	bar[BAR_WIDTH] = 0;
+	cis_size_print((uint64_t)((double)done * 1e9 / (double)(now - p->start_ns)), size, sizeof(size));
+	fprintf(stderr, "\r[%s] %3u %%  %s/s \033[K", bar, (unsigned)((double)done / (double)total * 100),
+		size);
+	p->shown = true;
+}
+
+void cli_progress_end(struct cli_progress *p)
+{
+	if (p->shown)
+		fprintf(stderr, "\r\033[K");
+	p->shown = false;
+}

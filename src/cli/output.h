@@ -1,0 +1,21 @@
+/* What commands print: errors, JSON, progress. */
+#ifndef CIS_CLI_OUTPUT_H
+#define CIS_CLI_OUTPUT_H
+
+#include "cli/cli.h"
+
+/** struct cli_progress - a bar on stderr when that is a terminal; nothing elsewhere */
+struct cli_progress {
+	bool on, shown;
+	uint64_t start_ns, last_ns;
+};
+
+void cli_progress_start(struct cli_progress *p);
+
+/** cli_progress() - a callback of the image layer; @ctx is the struct. */
+void cli_progress(uint64_t done, uint64_t total, void *ctx);
+
+/** cli_progress_end() - wipe the bar. */
+void cli_progress_end(struct cli_progress *p);
+
+#endif
