@@ -3,7 +3,7 @@
  *
  * On the non-zero pages of memory files, CISTERN_BENCH_GUESTS=dir with *.raw, and on the working set of each that has
  * a trace beside it (NAME.trace); on synthetic memory without them.  Both sides work chunk by chunk between buffers
- * larger than the caches.  CISTERN_BENCH_CHUNK=KiB, 64 unless told.
+ * larger than the caches.  CISTERN_BENCH_CHUNK=KiB, 64 unless told; CISTERN_BENCH_CODEC=name, all unless told.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -256,6 +256,7 @@ static void measure(struct bench *b, const struct data *d, const struct subject 
 
 struct run {
 	size_t chunk;
+	const char *only; /* name of a codec, or NULL */
 	unsigned pieces;
 	struct summary whole[SUBJECTS], sets[SUBJECTS];
 };
@@ -270,7 +271,8 @@ static void data_bench(struct bench *b, struct run *run, struct data *d)
 	bench_title(b, title);
 	if (d->len >= run->chunk)
 		for (size_t i = 0; i < SUBJECTS; i++)
-			measure(b, d, &subjects[i], run->chunk, d->whole ? &run->whole[i] : &run->sets[i]);
+			if (!run->only || !strcmp(run->only, cis_codec_name(subjects[i].codec)))
+				measure(b, d, &subjects[i], run->chunk, d->whole ? &run->whole[i] : &run->sets[i]);
 	munmap(d->bytes, DATA_MAX);
 	run->pieces++;
 }
@@ -389,7 +391,7 @@ static void summary(struct bench *b, const struct summary *sums, const char *whi
 int main(void)
 {
 	const char *dir = getenv("CISTERN_BENCH_GUESTS"), *kib = getenv("CISTERN_BENCH_CHUNK");
-	struct run run = {.chunk = (kib ? (size_t)atoi(kib) : 64) * 1024};
+	struct run run = {.chunk = (kib ? (size_t)atoi(kib) : 64) * 1024, .only = getenv("CISTERN_BENCH_CODEC")};
 	struct bench b;
 
 	bench_open(&b, "codec");
