@@ -194,7 +194,7 @@ class Guest:
         text, self.heard = self.heard.split(b"\n", 1)
         return text.decode(errors="replace").strip()
 
-    def wait_ready(self, seconds=180):
+    def wait_ready(self, seconds=90):
         while self.line(seconds) != "READY":
             pass
 
@@ -222,7 +222,12 @@ class Guest:
         self.qmp("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
 
     def save(self, path, with_memory=False):
-        """Stop the guest and write its devices' state, and without shared RAM its memory too, to path."""
+        """Stop the guest and write its devices' state to path, on demand with its memory.
+
+        A file of shared RAM goes with the state saved last: QEMU saves again only after it has gone on for a moment.
+        """
+        if self.qmp("query-status")["status"] == "postmigrate":
+            self.resume()
         self.qmp("stop")
         if not with_memory:
             self.ignore_shared()
