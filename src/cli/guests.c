@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "base/size.h"
+#include "cli/output.h"
 #include "client/api.h"
 
 static char *fill_path(const char *path, const char *id)
@@ -36,6 +37,7 @@ int cli_call(const char *method, const char *path, const char *id, const json_t 
 	if (r)
 		return r;
 	r = cis_api_call(api, method, full, body, ret, err);
+	snprintf(cli_error_code, sizeof(cli_error_code), "%s", cis_api_code(api));
 	cis_api_close(api);
 	if (!r && ret && !*ret)
 		return cis_fail(err, EPROTO, "%s: empty answer", cli_control);

@@ -187,21 +187,22 @@ static int choose(const char *image, struct job *job, struct cis_error *err)
 	return cli_codec_choose(&wish, job->src, dirname(copy), &job->w, &job->plan, err);
 }
 
-static int write_image(const char *image, struct job *job, struct cis_error *err)
+static int write_image(const char *image, struct job *job, struct cli_progress *progress,
+		       struct cis_error *err)
 {
-	struct cli_progress progress;
 	int r;
 
-	cli_progress_start(&progress);
+	cli_progress_start(progress);
 	job->w.progress = cli_progress;
-	job->w.progress_ctx = &progress;
+	job->w.progress_ctx = progress;
 	r = cis_image_write(image, job->src, &job->w, err);
-	cli_progress_end(&progress);
+	cli_progress_end(progress);
 	return r;
 }
 
 static int create(const char *memory, const char *image, struct job *job, struct cis_error *err)
 {
+	struct cli_progress progress;
 	uint64_t room;
 	int r = prepare(memory, job, err);
 
@@ -212,8 +213,8 @@ static int create(const char *memory, const char *image, struct job *job, struct
 	if (r)
 		return r;
 	job->w.max_bytes = room == UINT64_MAX ? 0 : room ? room : 1;
-	r = write_image(image, job, err);
-	return r == -EDQUOT && room != UINT64_MAX ? cli_quota_refuse(image, room + 1, err) : r;
+	r = write_image(image, job, &progress, err);
+	return r == -EDQUOT && room != UINT64_MAX ? cli_quota_refuse(image, room, &progress, err) : r;
 }
 
 static int run(int argc, char **argv)

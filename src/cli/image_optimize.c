@@ -90,7 +90,7 @@ static int rewrite(struct cis_image *img, struct cis_image_source *src, const st
 	cli_progress_start(&progress);
 	r = cis_image_write(out, src, &w, err);
 	cli_progress_end(&progress);
-	return r == -EDQUOT && room != UINT64_MAX ? cli_quota_refuse(out, room + 1, err) : r;
+	return r == -EDQUOT && room != UINT64_MAX ? cli_quota_refuse(out, room, &progress, err) : r;
 }
 
 static int optimize(struct cis_image *img, const char *out, struct cis_error *err)

@@ -133,6 +133,9 @@ static void print_rest(const struct cis_image_info *info, const struct section s
 	       "touched\n",
 	       size(s[0].stored_bytes), size(s[0].raw_bytes), s[1].stored_bytes ? "up to " : "",
 	       size(s[1].stored_bytes));
+	if (info->nr_touched)
+		printf("  %" PRIu64 " more pages of the working set are zero or one repeated word\n",
+		       info->nr_touched);
 	for (size_t i = 0; i < info->nr_regions; i++)
 		printf("%s  %-12.32s offset %#14" PRIx64 "  guest address %#14" PRIx64 "  %s\n",
 		       i ? "" : "\n", *info->regions[i].name ? info->regions[i].name : "region",
@@ -208,14 +211,15 @@ static json_t *image_json(const struct cis_image_info *info, const struct sectio
 	char id[2 * CIS_IMAGE_ID_BYTES + 1];
 
 	cis_hex_print(info->id, sizeof(info->id), id);
-	return json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:s,s:I,s:I,s:o,s:{s:o,s:o},s:o,s:o,s:s}", "path",
+	return json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:s,s:I,s:I,s:I,s:o,s:{s:o,s:o},s:o,s:o,s:s}", "path",
 			 info->path, "id", id, "guest_bytes", (json_int_t)info->guest_bytes, "file_bytes",
 			 (json_int_t)info->file_bytes, "pages", (json_int_t)info->nr_pages, "page_bytes",
 			 (json_int_t)1 << info->page_shift, "chunk_bytes", (json_int_t)1 << info->chunk_shift,
 			 "codec", cis_codec_name(info->codec), "state_bytes", (json_int_t)info->state_bytes,
-			 "restore_bytes", (json_int_t)s[0].stored_bytes, "classes", classes_json(info),
-			 "sections", "hot", section_json(&s[0]), "cold", section_json(&s[1]), "regions",
-			 regions_json(info), "parents", parents_json(info), "provenance", info->provenance);
+			 "restore_bytes", (json_int_t)s[0].stored_bytes, "touched_pages",
+			 (json_int_t)info->nr_touched, "classes", classes_json(info), "sections", "hot",
+			 section_json(&s[0]), "cold", section_json(&s[1]), "regions", regions_json(info),
+			 "parents", parents_json(info), "provenance", info->provenance);
 }
 
 int cli_image_print(struct cis_image *img, json_t *plan)

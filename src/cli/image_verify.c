@@ -38,7 +38,8 @@ static int run(int argc, char **argv)
 		status = cli_print_json(json_pack("{s:s,s:b,s:i}", "path", info->path, "good", 1, "parents",
 						  (int)info->depth));
 	else if (info->depth)
-		printf("%s: good, and so are its %u parents\n", info->path, info->depth);
+		printf("%s: good, and so %s\n", info->path,
+		       info->depth > 1 ? "are its parents" : "is its parent");
 	else
 		printf("%s: good\n", info->path);
 	cis_image_unref(img);

@@ -70,8 +70,12 @@ int cli_quota_room(const char *path, uint64_t *ret_bytes, struct cis_error *err)
 	return r;
 }
 
-int cli_quota_refuse(const char *path, uint64_t bytes, struct cis_error *err)
+int cli_quota_refuse(const char *path, uint64_t room, const struct cli_progress *progress,
+		     struct cis_error *err)
 {
+	double done = progress->total ? (double)progress->done / (double)progress->total : 1;
+	uint64_t bytes = room + 1 + (done > 0 ? (uint64_t)((double)room * (1 - done) / done) : room);
+
 	_cleanup_free_ char *name = NULL;
 	struct cis_dir dir;
 	int r;

@@ -3,6 +3,7 @@
 #define CIS_CLI_IMAGES_H
 
 #include "cli/cli.h"
+#include "cli/output.h"
 #include "image/dir.h"
 #include "image/image.h"
 #include "image/source.h"
@@ -72,7 +73,13 @@ int cli_codec_choose(const struct cli_codec_wish *wish, struct cis_image_source 
  * directory. */
 int cli_quota_room(const char *path, uint64_t *ret_bytes, struct cis_error *err);
 
-/** cli_quota_refuse() - the refusal that names what to remove.  Return: -EDQUOT. */
-int cli_quota_refuse(const char *path, uint64_t bytes, struct cis_error *err);
+/**
+ * cli_quota_refuse() - the refusal that names what to remove
+ * @room: what the quota left, and @progress how far that went: so its length is estimated
+ *
+ * Return: -EDQUOT.
+ */
+int cli_quota_refuse(const char *path, uint64_t room, const struct cli_progress *progress,
+		     struct cis_error *err);
 
 #endif

@@ -13,6 +13,8 @@
 #define BAR_EVERY_NS 100000000
 #define BAR_AFTER_NS 300000000 /* short work shows none */
 
+char cli_error_code[32];
+
 int cli_print_json(json_t *obj)
 {
 	int r = !obj || json_dumpf(obj, stdout, JSON_INDENT(2)) || putchar('\n') == EOF;
@@ -25,7 +27,8 @@ int cli_fail(const struct cis_error *err)
 {
 	fprintf(stderr, "cistern %s: %s\n", cli_command_name(), err->text);
 	if (cli_json)
-		cli_print_json(json_pack("{s:{s:s,s:s}}", "error", "code", strerrorname_np(err->code),
+		cli_print_json(json_pack("{s:{s:s,s:s}}", "error", "code",
+					 *cli_error_code ? cli_error_code : strerrorname_np(err->code),
 					 "message", err->text));
 	return CLI_FAILED;
 }
@@ -41,6 +44,8 @@ void cli_progress(uint64_t done, uint64_t total, void *ctx)
 	uint64_t now = cis_now_ns(NULL);
 	char size[32], bar[BAR_WIDTH + 1];
 
+	p->done = done;
+	p->total = total;
 	if (!p->on || !total || now - p->start_ns < BAR_AFTER_NS || now - p->last_ns < BAR_EVERY_NS)
 		return;
 	p->last_ns = now;

@@ -4,9 +4,14 @@
 
 #include "cli/cli.h"
 
+/* The code of the daemon's error object when it was the one to refuse, else "": --json gives it back as it
+ * was. */
+extern char cli_error_code[32];
+
 /** struct cli_progress - a bar on stderr when that is a terminal; nothing elsewhere */
 struct cli_progress {
 	bool on, shown;
+	uint64_t done, total;
 	uint64_t start_ns, last_ns;
 };
 

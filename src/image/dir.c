@@ -306,6 +306,9 @@ int cis_dir_refuse(const struct cis_dir *dir, const char *name, uint64_t bytes, 
 	cis_size_print(dir->quota_bytes, quota, sizeof(quota));
 	cis_size_print(dir->total_bytes, total, sizeof(total));
 	return cis_fail(err, EDQUOT, "%s: the quota of %s is %s, of which %s are used; %s%s", name, dir->path,
-			quota, total, *names ? "remove, oldest first:" : "no image there can be removed",
+			quota, total,
+			!*names	     ? "no image there can be removed" :
+			room < bytes ? "too little even without" :
+				       "remove, oldest first:",
 			names);
 }

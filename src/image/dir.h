@@ -83,7 +83,7 @@ void cis_dir_room(const struct cis_dir *dir, const char *name, uint64_t *ret_byt
  * cis_dir_refuse() - the refusal of an image that the quota has no room for
  *
  * Its text names the oldest images that are nobody's parent, as many as would
- * make room for @bytes.  Return: -EDQUOT.
+ * make room for about @bytes.  Return: -EDQUOT.
  */
 int cis_dir_refuse(const struct cis_dir *dir, const char *name, uint64_t bytes, struct cis_error *err);
 

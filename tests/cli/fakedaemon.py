@@ -1,0 +1,123 @@
+"""A stand-in for cisternd that speaks doc/api.md, for tests of the command line.  Notes each request in FOLDER/requests."""
+import http.server
+import json
+import socketserver
+import threading
+
+CODES = {"bad_request": 400, "not_found": 404, "bad_method": 405, "exists": 409, "wrong_state": 409, "timeout": 504}
+
+
+class Refused(Exception):
+    def __init__(self, code, message):
+        super().__init__(message)
+        self.code = code
+
+
+class Guests:
+    def __init__(self):
+        self.all = {}
+
+    def find(self, name):
+        if name not in self.all:
+            raise Refused("not_found", "%s: no such guest" % name)
+        return self.all[name]
+
+    def put(self, name, spec):
+        if name in self.all:
+            raise Refused("exists", "%s: is there already" % name)
+        unknown = set(spec) - {"image", "socket", "kind", "policy", "fill", "record", "uid", "gid"}
+        if unknown:
+            raise Refused("bad_request", "unknown key %s" % sorted(unknown)[0])
+        self.all[name] = {
+            "id": name, "state": "filled", "image": spec["image"], "image_id": image_id(spec["image"]),
+            "socket": spec.get("socket", "/run/cistern/guests/%s.sock" % name),
+            "kind": spec.get("kind", "firecracker"), "policy": spec.get("policy", "poison"),
+            "fill": spec.get("fill", "all"), "pid": 4711,
+            "pages": {"total": 2048, "absent": 1000, "resident": 1048, "removed": 0, "poisoned": 0},
+            "faults": {"zero": 3, "demand": 4, "neighbour": 5, "removed": 0},
+            "bytes": {"read": 1048576, "installed": 4292608},
+            "record": {"state": "on" if spec.get("record") else "off", "pages": 0}}
+        return 201, self.all[name]
+
+    def wait(self, name, query):
+        guest = self.find(name)
+        if "state=gone" in query:
+            raise Refused("timeout", "%s: is filled" % name)
+        return 200, guest
+
+    def record(self, name, spec):
+        guest = self.find(name)
+        if spec["state"] == "start":
+            guest["record"]["state"] = "on"
+            return 200, guest
+        if guest["record"]["state"] == "off":
+            raise Refused("wrong_state", "%s: is not being recorded" % name)
+        guest["record"]["state"] = "off"
+        return 200, {"trace": spec.get("path", "/var/lib/cistern/traces/%s.trace" % name), "pages": 2304}
+
+    def delete(self, name, query):
+        self.find(name)
+        if "force=true" not in query:
+            raise Refused("wrong_state", "%s: its monitor runs and needs pages" % name)
+        del self.all[name]
+        return 204, None
+
+
+def image_id(path):
+    try:
+        return open(path, "rb").read(64)[32:].hex()
+    except OSError:
+        return "0" * 64
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    guests = Guests()
+    folder = None
+
+    def answer(self, method, path, body):
+        path, _, query = path.partition("?")
+        parts = path.strip("/").split("/")
+        if parts == ["v1", "health"]:
+            return 200, {"status": "ok", "version": "0.1.0"}
+        if parts == ["v1", "guests"]:
+            return 200, {"guests": [self.guests.all[name] for name in sorted(self.guests.all)]}
+        if parts[:2] != ["v1", "guests"]:
+            raise Refused("not_found", "%s: no such path" % path)
+        routes = {("PUT", 3): lambda: self.guests.put(parts[2], body),
+                  ("GET", 3): lambda: (200, self.guests.find(parts[2])),
+                  ("DELETE", 3): lambda: self.guests.delete(parts[2], query),
+                  ("GET", 4): lambda: self.guests.wait(parts[2], query),
+                  ("PUT", 4): lambda: self.guests.record(parts[2], body)}
+        return routes[(method, len(parts))]()
+
+    def handle_any(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        with open(self.folder + "/requests", "a") as log:
+            log.write(("%s %s %s" % (self.command, self.path, body.decode())).strip() + "\n")
+        try:
+            status, obj = self.answer(self.command, self.path, json.loads(body) if body else None)
+        except Refused as refused:
+            status, obj = CODES[refused.code], {"error": {"code": refused.code, "message": str(refused)}}
+        self.send_response(status)
+        data = json.dumps(obj).encode() if obj is not None else b""
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_PUT = do_DELETE = do_PATCH = handle_any
+
+    def log_message(self, *args):
+        pass
+
+    def address_string(self):
+        return "unix"
+
+
+class Server(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+
+
+def start(folder):
+    Handler.folder = folder
+    server = Server(folder + "/control.sock", Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()

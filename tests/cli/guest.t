@@ -1,0 +1,123 @@
+% daemon
+# Guests and recordings are requests to the daemon.
+$ make-input mem mem 4; cistern image create --codec raw mem images/a.cis >log
+
+$ cistern guest ls
+
+$ cistern guest add web-1 a.cis
+/run/cistern/guests/web-1.sock
+
+$ cistern guest add web-2 images/a.cis --socket /run/x.sock --kind client --policy kill --fill hot --record --uid 1000 --gid 1001
+/run/x.sock
+
+$ sed "s,$TMP,TMP," requests
+GET /v1/guests
+PUT /v1/guests/web-1 {"image":"TMP/images/a.cis"}
+PUT /v1/guests/web-2 {"image":"TMP/images/a.cis","socket":"/run/x.sock","kind":"client","policy":"kill","fill":"hot","record":true,"uid":1000,"gid":1001}
+
+$ cistern guest ls | sed "s,$TMP,TMP,"
+GUEST                    STATE             PID   RESIDENT     ABSENT  IMAGE
+web-1                    filled           4711       1048       1000  TMP/images/a.cis
+web-2                    filled           4711       1048       1000  TMP/images/a.cis
+
+$ cistern guest show web-1 | sed "s,$TMP,TMP,"
+web-1: filled
+  image          TMP/images/a.cis
+  socket         /run/cistern/guests/web-1.sock
+  kind           firecracker, policy poison, fill all
+  pid            4711
+  pages          2048
+  resident       1048
+  absent         1000
+  removed        0
+  poisoned       0
+  zero faults    3
+  demand faults  4
+  neighbours     5
+  removed faults 0
+  read           1.0 MiB
+  installed      4.1 MiB
+  record         off, 0 pages
+
+$ cistern guest show web-1 --json | python3 -c 'import json, sys; g = json.load(sys.stdin); print(g["id"], g["faults"]["demand"])'
+web-1 4
+
+$ cistern guest wait web-1
+filled
+
+$ cistern guest wait web-1 --state gone --timeout 1
+! cistern guest wait: web-1: is filled
+? 1
+
+$ cistern guest wait web-1 --state gone --json; tail -1 requests
+{
+  "error": {
+    "code": "timeout",
+    "message": "web-1: is filled"
+  }
+}
+GET /v1/guests/web-1/wait?state=gone
+! cistern guest wait: web-1: is filled
+
+$ cistern record start web-1
+
+$ cistern record stop web-1
+/var/lib/cistern/traces/web-1.trace: 2304 pages
+
+$ cistern record stop web-1
+! cistern record stop: web-1: is not being recorded
+? 1
+
+$ cistern record start web-1 && cistern record stop web-1 --out t | sed "s,$TMP,TMP,"
+TMP/t: 2304 pages
+
+$ cistern top
+GUEST                    STATE          FAULTS/S       FAULTS     RESIDENT       ABSENT
+web-1                    filled                0            7         1048         1000
+web-2                    filled                0            7         1048         1000
+
+$ cistern top --json --count 1
+{
+  "guests": [
+    {
+      "id": "web-1",
+      "state": "filled",
+      "faults_s": 0.0,
+      "faults": 7.0
+    },
+    {
+      "id": "web-2",
+      "state": "filled",
+      "faults_s": 0.0,
+      "faults": 7.0
+    }
+  ]
+}
+
+# An image that a guest uses is kept.
+$ cistern image rm a.cis
+! cistern image rm: a.cis: guest web-1 uses it
+? 1
+
+$ cistern guest rm web-1
+! cistern guest rm: web-1: its monitor runs and needs pages
+? 1
+
+$ cistern guest rm web-1 --force && cistern guest rm --json --force web-2
+{
+  "removed": "web-2"
+}
+
+$ cistern guest rm web-1
+! cistern guest rm: web-1: no such guest
+? 1
+
+$ cistern guest show 'a b/../c'; tail -1 requests
+GET /v1/guests/a%20b%2F..%2Fc
+! cistern guest show: a%20b%2F..%2Fc: no such guest
+
+$ cistern guest add web-1 nothing
+!~ cistern guest add: nothing: no such image in /.*/images
+? 1
+
+$ cistern image rm a.cis && ls images
