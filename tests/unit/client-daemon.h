@@ -82,20 +82,22 @@ static void daemon_hear(struct fake_daemon *d)
 
 static void daemon_install(struct fake_daemon *d, uint64_t addr, bool minor)
 {
-	uint64_t page[PAGE / 8], done;
+	static uint64_t page[(2u << 20) / 8];
 
 	for (size_t i = 0; i < json_array_size(d->said); i++) {
-		uint64_t base = daemon_number(d, i, "base_host_virt_addr"), offset;
+		uint64_t base = daemon_number(d, i, "base_host_virt_addr"), bytes = daemon_number(d, i, "page_size");
+		uint64_t dst = addr & ~(bytes - 1), offset, done;
 
 		if (addr < base || addr >= base + daemon_number(d, i, "size"))
 			continue;
-		offset = daemon_number(d, i, "offset") + addr - base;
-		daemon_page(offset / PAGE, page);
+		offset = daemon_number(d, i, "offset") + dst - base;
+		for (uint64_t at = 0; at < bytes; at += PAGE)
+			daemon_page((offset + at) / PAGE, page + at / 8);
 		if (minor) {
-			daemon_must(pwrite(d->fds[1], page, PAGE, (off_t)offset) == PAGE);
-			daemon_must(cis_uffd_continue(d->fds[0], addr, PAGE, &done) == 0);
+			daemon_must(pwrite(d->fds[1], page, bytes, (off_t)offset) == (ssize_t)bytes);
+			daemon_must(cis_uffd_continue(d->fds[0], dst, bytes, &done) == 0);
 		} else {
-			daemon_must(cis_uffd_copy(d->fds[0], addr, page, PAGE, &done) == 0);
+			daemon_must(cis_uffd_copy(d->fds[0], dst, page, bytes, &done) == 0);
 		}
 		d->served++;
 		return;
@@ -114,8 +116,7 @@ static void daemon_serve(struct fake_daemon *d)
 			return;
 		if (cis_uffd_read(d->fds[0], &msg, 1, &n) || msg.event != UFFD_EVENT_PAGEFAULT)
 			continue;
-		daemon_install(d, msg.arg.pagefault.address & ~(uint64_t)(PAGE - 1),
-			       msg.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_MINOR);
+		daemon_install(d, msg.arg.pagefault.address, msg.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_MINOR);
 	}
 }
 

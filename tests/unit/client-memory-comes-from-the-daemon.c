@@ -143,6 +143,36 @@ static void test_private_of_a_base(void **state)
 	allocated(CIS_MAPPING_PRIVATE, MAP_PRIVATE);
 }
 
+static void test_pages_of_2_mib(void **state)
+{
+	const uint64_t huge = 2u << 20;
+	struct fake_daemon d = { .answer = "k", .serve = true };
+	int fd = memfd_create("guest", MFD_CLOEXEC | MFD_HUGETLB);
+	void *addr = MAP_FAILED;
+
+	if (fd >= 0 && !ftruncate(fd, 2 * (off_t)huge))
+		addr = mmap(NULL, 2 * huge, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (addr == MAP_FAILED) {
+		print_message("no pages of 2 MiB are reserved here\n");
+		close(fd);
+		skip();
+	}
+	daemon_start(&d);
+	struct cis_memory *m = create(&d, CIS_MAPPING_SHARED, 0, fd);
+	struct cis_region_opts region = { .size = sizeof(region), .addr = addr, .bytes = 2 * huge, .page_bytes = huge };
+
+	if (cis_memory_add_region(m, &region))
+		fail_msg("%s", cis_error());
+	assert_int_equal(cis_memory_attach(m), 0);
+	check_words(addr, 0, 2 * huge / PAGE);
+	munmap(addr, 2 * huge);
+	cis_memory_destroy(m);
+	close(fd);
+	daemon_wait(&d);
+	assert_int_equal(d.served, 2);
+	daemon_end(&d);
+}
+
 static void test_children_do_not_see_it(void **state)
 {
 	struct fake_daemon d = { .answer = "k", .serve = true };
@@ -172,7 +202,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_anonymous_in_two_regions), cmocka_unit_test(test_shared),
 		cmocka_unit_test(test_shared_and_allocated),     cmocka_unit_test(test_private_of_a_base),
-		cmocka_unit_test(test_children_do_not_see_it),
+		cmocka_unit_test(test_pages_of_2_mib),           cmocka_unit_test(test_children_do_not_see_it),
 	};
 
 	daemon_check_uffd();
