@@ -264,9 +264,10 @@ int cis_sock_recv(int fd, void *buf, size_t len, int *fds, size_t max_fds, size_
 	ssize_t n;
 	int r;
 
+	/* ECONNRESET is told once, when the other end closed without reading all; what it sent itself is still there. */
 	do {
 		n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-	} while (n < 0 && errno == EINTR);
+	} while (n < 0 && (errno == EINTR || errno == ECONNRESET));
 	if (n < 0)
 		return -errno;
 	r = take_fds(&msg, fds, max_fds, ret_fds);

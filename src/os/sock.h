@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/socket.h>
 #include <sys/types.h>
 
 #include "base/error.h"
@@ -72,7 +73,7 @@ int cis_sock_send_all(int fd, const void *buf, size_t len, const int *fds, size_
  * More descriptors than @max_fds, truncated or foreign control data, and a
  * packet longer than @len are errors; all descriptors are closed then.
  *
- * Return: 0; -EAGAIN, -ECONNRESET, ...; -E2BIG (too many descriptors),
+ * Return: 0; -EAGAIN, ...; -E2BIG (too many descriptors),
  * -ENOBUFS (control data truncated: this process has no descriptor left),
  * -EPROTO (other control data), -EMSGSIZE (packet too long).
  */

@@ -118,6 +118,23 @@ static void test_nothing_is_eagain_and_the_end_is_zero(void **state)
 	assert_int_equal(nr, 0);
 }
 
+static void test_words_before_a_rude_end_are_heard(void **state)
+{
+	int pair[2], fds[1];
+	size_t nr, len;
+	char byte;
+
+	assert_int_equal(cis_sock_pair(SOCK_SEQPACKET, pair), 0);
+	assert_int_equal(cis_sock_send_all(pair[1], "unread", 6, NULL, 0), 0);
+	assert_int_equal(cis_sock_send_all(pair[0], "x", 1, NULL, 0), 0);
+	close(pair[0]);
+	assert_int_equal(cis_sock_recv(pair[1], &byte, 1, fds, 1, &nr, &len), 0);
+	assert_int_equal(len, 1);
+	assert_int_equal(cis_sock_recv(pair[1], &byte, 1, fds, 1, &nr, &len), 0);
+	assert_int_equal(len, 0);
+	close(pair[1]);
+}
+
 static void test_closed_reader_is_an_error_not_a_signal(void **state)
 {
 	int pair[2];
@@ -138,6 +155,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_other_control_data_is_refused, make_pair, close_pair),
 		cmocka_unit_test(test_long_packet_is_refused),
 		cmocka_unit_test_setup_teardown(test_nothing_is_eagain_and_the_end_is_zero, make_pair, close_pair),
+		cmocka_unit_test(test_words_before_a_rude_end_are_heard),
 		cmocka_unit_test(test_closed_reader_is_an_error_not_a_signal),
 	};
 

@@ -1,0 +1,174 @@
+#include "daemon/keeper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "daemon/keeper_int.h"
+
+#define OOM_FILE   "/proc/self/oom_score_adj"
+#define OOM_KEEPER (-900)
+
+int watch_add(struct cis_keeper *k, struct watch *w, int fd, uint32_t events, void (*ready)(struct watch *, uint32_t))
+{
+	struct epoll_event ev = { .events = events, .data.ptr = w };
+
+	if (epoll_ctl(k->epoll, EPOLL_CTL_ADD, fd, &ev))
+		return -errno;
+	w->k = k;
+	w->fd = fd;
+	w->ready = ready;
+	return 0;
+}
+
+void watch_remove(struct watch *w)
+{
+	if (w->fd >= 0)
+		epoll_ctl(w->k->epoll, EPOLL_CTL_DEL, w->fd, NULL);
+	w->fd = -1;
+}
+
+static void signal_ready(struct watch *w, uint32_t events)
+{
+	struct signalfd_siginfo info;
+
+	if (read(w->fd, &info, sizeof(info)) == sizeof(info))
+		engine_stop(w->k);
+}
+
+static int catch_signals(struct cis_keeper *k)
+{
+	sigset_t set;
+	int fd, r;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	if (sigprocmask(SIG_BLOCK, &set, NULL))
+		return -errno;
+	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (fd < 0)
+		return -errno;
+	r = watch_add(k, &k->signals, fd, EPOLLIN, signal_ready);
+	if (r)
+		close(fd);
+	return r;
+}
+
+void oom_set(int score)
+{
+	int fd = open(OOM_FILE, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	dprintf(fd, "%d", score);
+	close(fd);
+}
+
+/* Everything here is a wish: a keeper that may not have it works too. */
+static void ask_for_more(struct cis_keeper *k)
+{
+	struct rlimit files;
+	FILE *f;
+
+	if (!getrlimit(RLIMIT_NOFILE, &files) && files.rlim_cur < files.rlim_max) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
+	f = fopen(OOM_FILE, "re");
+	if (f && fscanf(f, "%d", &k->old_oom) != 1)
+		k->old_oom = 0;
+	if (f)
+		fclose(f);
+	oom_set(OOM_KEEPER);
+}
+
+int cis_keeper_create(struct cis_keeper **ret, struct cis_error *err)
+{
+	struct cis_keeper *k = calloc(1, sizeof(*k));
+	int r;
+
+	if (!k)
+		return cis_fail(err, ENOMEM, "keeper: no memory");
+	k->signals.fd = k->wire.fd = k->engine.fd = -1;
+	k->signals.k = k->wire.k = k->engine.k = k;
+	k->untold_end = &k->untold;
+	k->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	k->epoll = epoll_create1(EPOLL_CLOEXEC);
+	r = k->epoll < 0 || k->spare < 0 ? -errno : catch_signals(k);
+	if (r) {
+		cis_keeper_destroy(k);
+		return cis_fail(err, -r, "keeper: cannot wait for events: %s", strerror(-r));
+	}
+	ask_for_more(k);
+	*ret = k;
+	return 0;
+}
+
+static void watch_close(struct watch *w)
+{
+	int fd = w->fd;
+
+	watch_remove(w);
+	if (fd >= 0)
+		close(fd);
+}
+
+void cis_keeper_destroy(struct cis_keeper *k)
+{
+	if (!k)
+		return;
+	engine_close(k);
+	listeners_close(k);
+	conns_drop(k, conn_is_any);
+	watch_close(&k->engine);
+	watch_close(&k->signals);
+	if (k->spare >= 0)
+		close(k->spare);
+	if (k->epoll >= 0)
+		close(k->epoll);
+	free(k);
+}
+
+bool cis_keeper_is_over(const struct cis_keeper *k)
+{
+	return !has_engine(k) && !k->engine_pid && !k->nr_guests;
+}
+
+/* One event at a time: what it frees cannot be referred to by another one. */
+int cis_keeper_step(struct cis_keeper *k)
+{
+	struct epoll_event ev;
+	int n;
+
+	engine_flush(k);
+	n = epoll_wait(k->epoll, &ev, 1, -1);
+	if (n < 0 && errno != EINTR)
+		return -errno;
+	if (n == 1) {
+		struct watch *w = ev.data.ptr;
+
+		w->ready(w, ev.events);
+	}
+	engine_flush(k);
+	return 0;
+}
+
+int cis_keeper_run(struct cis_keeper *k, int *ret_status)
+{
+	int r = 0;
+
+	while (!r && !cis_keeper_is_over(k))
+		r = cis_keeper_step(k);
+	if (!r)
+		*ret_status = k->is_stopping ? 0 : k->status;
+	return r;
+}

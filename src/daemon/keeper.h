@@ -1,0 +1,67 @@
+/*
+ * The keeper: the tiny parent of the engine.
+ *
+ * It binds the sockets on which guests are expected, accepts, and holds whatever a guest hands over (the bytes of its
+ * handshake, its descriptors) and the state memfds, before the engine sees any of it.  It parses nothing that a guest
+ * sends.  When the engine dies, guests stall on pages that nobody fills, but never read zeros, because a descriptor of each
+ * userfaultfd is still open here; and another engine can be given everything again (daemon/wire.h).
+ *
+ * One thread, one epoll loop.  It never waits for the engine or for a client: what cannot be sent now is marked as not
+ * told, and the marks are the queue, so its memory is what it holds and no more.
+ *
+ * It ends: on SIGTERM, SIGINT or SIGHUP, as soon as no guest is left and the engine, which is told to stop, has ended; and
+ * without a signal when the engine has ended and no guest is held.  A guest is a connection that has said something and was
+ * not released.  While there is no engine, a guest whose process ends is released by the keeper itself.
+ */
+#ifndef CIS_DAEMON_KEEPER_H
+#define CIS_DAEMON_KEEPER_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+
+struct cis_keeper;
+
+/**
+ * cis_keeper_create() - a keeper without an engine
+ *
+ * For the whole process: blocks SIGTERM, SIGINT and SIGHUP, raises the limit of
+ * descriptors as far as permitted, and asks the kernel to spare it when
+ * memory runs out (where permitted).
+ */
+int cis_keeper_create(struct cis_keeper **ret, struct cis_error *err);
+
+/** cis_keeper_destroy() - close everything, remove its sockets.  NULL-safe. */
+void cis_keeper_destroy(struct cis_keeper *k);
+
+/**
+ * cis_keeper_start() - fork and execute an engine
+ * @argv: argv[0] is the program's path; the wire is its descriptor CIS_WIRE_FD
+ * @envp: its whole environment
+ *
+ * Return: 0; -EBUSY (there is one), -EAGAIN, -ENOMEM.  A program that cannot be
+ * executed is an engine that ends with status 127.
+ */
+int cis_keeper_start(struct cis_keeper *k, char *const argv[], char *const envp[], struct cis_error *err);
+
+/**
+ * cis_keeper_attach() - the wire to an engine that somebody else started
+ * @fd: the keeper's end, its own from now on
+ *
+ * Return: 0, -EBUSY, ...
+ */
+int cis_keeper_attach(struct cis_keeper *k, int fd, struct cis_error *err);
+
+/** cis_keeper_step() - wait for one event and act on it.  Return: 0, or -errno when it cannot wait. */
+int cis_keeper_step(struct cis_keeper *k);
+
+/** cis_keeper_is_over() - no engine and no guest: nothing to keep. */
+bool cis_keeper_is_over(const struct cis_keeper *k);
+
+/**
+ * cis_keeper_run() - hold until it ends
+ * @ret_status: what the process should exit with: 0 after a signal, else the status of the engine
+ */
+int cis_keeper_run(struct cis_keeper *k, int *ret_status);
+
+#endif

@@ -1,0 +1,318 @@
+/* Connections: what clients sent is held as it came. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "daemon/keeper_int.h"
+#include "os/memfd.h"
+#include "os/pidfd.h"
+
+static struct conn **bucket(struct cis_keeper *k, uint64_t id)
+{
+	return &k->buckets[id % KEEPER_BUCKETS];
+}
+
+struct conn *conn_find(struct cis_keeper *k, uint64_t id)
+{
+	struct conn *c = *bucket(k, id);
+
+	while (c && c->id != id)
+		c = c->next;
+	return c;
+}
+
+bool conn_is_silent(const struct conn *c)
+{
+	return !c->len && !c->error;
+}
+
+/* Whoever said nothing may hang up unnoticed; whoever said something may close its socket and live on. */
+bool conn_is_over(const struct conn *c)
+{
+	return c->is_exited || (c->is_eof && conn_is_silent(c));
+}
+
+bool conn_is_any(const struct conn *c)
+{
+	return true;
+}
+
+static void changed(struct conn *c)
+{
+	struct cis_keeper *k = c->sock.k;
+
+	if (!c->is_guest && !conn_is_silent(c)) {
+		c->is_guest = true;
+		k->nr_guests++;
+	}
+	if (conn_is_over(c) && (conn_is_silent(c) || !has_engine(k)))
+		conn_release(k, c);
+	else if (!conn_is_silent(c))
+		engine_tell(k, &c->untold);
+}
+
+/* The stream cannot be understood any more: what came is dropped, the end of the process is still of interest. */
+static void break_off(struct conn *c, int error, const char *why)
+{
+	watch_remove(&c->sock);
+	cis_fds_close(c->fds, c->nr_fds);
+	free(c->bytes);
+	c->bytes = NULL;
+	c->len = c->room = c->nr_fds = 0;
+	c->told.bytes = c->told.fds = 0;
+	c->error = error;
+	c->why = why;
+}
+
+static int keep_bytes(struct conn *c, const void *bytes, size_t len)
+{
+	size_t room = c->room ? c->room : 256;
+	uint8_t *p;
+
+	if (len > KEEPER_BYTES_MAX - c->len)
+		return -EMSGSIZE;
+	while (room < c->len + len)
+		room *= 2;
+	if (room > c->room) {
+		p = realloc(c->bytes, room);
+		if (!p)
+			return -ENOMEM;
+		c->bytes = p;
+		c->room = room;
+	}
+	memcpy(c->bytes + c->len, bytes, len);
+	c->len += len;
+	return 0;
+}
+
+static void read_failed(struct conn *c, int r)
+{
+	if (r == -EMSGSIZE)
+		break_off(c, EMSGSIZE, "sent more than 128 KiB");
+	else if (r == -E2BIG)
+		break_off(c, E2BIG, "sent more than 8 descriptors");
+	else if (r == -ENOBUFS)
+		break_off(c, ENOBUFS, "its descriptors could not be received: the daemon has no descriptor left");
+	else if (r == -EPROTO)
+		break_off(c, EPROTO, "sent control data that is no descriptor");
+	else if (r == -ENOMEM)
+		break_off(c, ENOMEM, "no memory for what it sent");
+	else
+		c->is_eof = true;
+}
+
+/* Return: false when there was nothing to read. */
+static bool take_some(struct conn *c)
+{
+	struct cis_keeper *k = c->sock.k;
+	size_t len = 0, nr_fds = 0;
+	int r = cis_sock_recv(c->sock_fd, k->read_buf, sizeof(k->read_buf), c->fds + c->nr_fds,
+			      CIS_WIRE_FDS_MAX - c->nr_fds, &nr_fds, &len);
+
+	if (r == -EAGAIN)
+		return false;
+	if (!r) {
+		c->nr_fds += nr_fds;
+		c->is_eof = !len;
+		r = keep_bytes(c, k->read_buf, len);
+	}
+	if (r)
+		read_failed(c, r);
+	if (c->is_eof)
+		watch_remove(&c->sock);
+	return true;
+}
+
+static void sock_ready(struct watch *w, uint32_t events)
+{
+	struct conn *c = (struct conn *)((char *)w - offsetof(struct conn, sock));
+
+	if (take_some(c))
+		changed(c);
+}
+
+/* What a process said before it ended still counts. */
+static void pid_ready(struct watch *w, uint32_t events)
+{
+	struct conn *c = (struct conn *)((char *)w - offsetof(struct conn, pid));
+
+	watch_remove(w);
+	while (c->sock.fd >= 0 && take_some(c))
+		;
+	c->is_exited = true;
+	changed(c);
+}
+
+static int tell_hello(struct cis_keeper *k, struct conn *c)
+{
+	struct cis_wire_msg msg = { .type = CIS_WIRE_CONNECTION, .id = c->id, .arg = c->listener };
+	uint8_t body[CIS_WIRE_PEER_BYTES];
+	int r;
+
+	if (c->told.connection)
+		return 0;
+	cis_wire_peer_put(&c->peer, body);
+	msg.body = body;
+	msg.body_len = sizeof(body);
+	msg.fds = &c->pidfd;
+	msg.nr_fds = c->pidfd >= 0;
+	r = engine_send(k, &msg);
+	c->told.connection = !r;
+	return r;
+}
+
+static int tell_bytes(struct cis_keeper *k, struct conn *c)
+{
+	while (c->told.bytes < c->len) {
+		size_t len = c->len - c->told.bytes < CIS_WIRE_BODY_MAX ? c->len - c->told.bytes : CIS_WIRE_BODY_MAX;
+		struct cis_wire_msg msg = { .type = CIS_WIRE_BYTES, .id = c->id, .arg = c->told.bytes,
+					    .body = c->bytes + c->told.bytes, .body_len = len,
+					    .fds = c->fds + c->told.fds, .nr_fds = c->nr_fds - c->told.fds };
+		int r = engine_send(k, &msg);
+
+		/* Descriptors of sockets that hold descriptors of sockets ...: the kernel passes them on only so often. */
+		if (r == -ETOOMANYREFS)
+			break_off(c, ETOOMANYREFS, "sent descriptors that cannot be passed on");
+		if (r)
+			return r == -ETOOMANYREFS ? 0 : r;
+		c->told.bytes += len;
+		c->told.fds = c->nr_fds;
+	}
+	return 0;
+}
+
+static int tell_flag(struct cis_keeper *k, struct conn *c, enum cis_wire_type type, bool is_so, bool *told)
+{
+	struct cis_wire_msg msg = { .type = type, .id = c->id };
+	int r;
+
+	if (!is_so || *told)
+		return 0;
+	if (type == CIS_WIRE_BROKEN) {
+		msg.error = (uint32_t)c->error;
+		msg.body = c->why;
+		msg.body_len = strlen(c->why);
+	} else if (type == CIS_WIRE_STATE_MADE) {
+		msg.error = (uint32_t)c->state_error;
+		msg.arg = c->state_bytes;
+		msg.fds = &c->state_fd;
+		msg.nr_fds = !c->state_error;
+	}
+	r = engine_send(k, &msg);
+	*told = !r;
+	return r;
+}
+
+static int tell_conn(struct cis_keeper *k, struct untold *u)
+{
+	struct conn *c = (struct conn *)((char *)u - offsetof(struct conn, untold));
+	int r;
+
+	r = tell_hello(k, c);
+	if (!r)
+		r = tell_bytes(k, c);
+	if (!r)
+		r = tell_flag(k, c, CIS_WIRE_STATE_MADE, c->wants_state, &c->told.state);
+	if (!r)
+		r = tell_flag(k, c, CIS_WIRE_BROKEN, c->error, &c->told.error);
+	if (!r)
+		r = tell_flag(k, c, CIS_WIRE_EOF, c->is_eof, &c->told.eof);
+	return r ? r : tell_flag(k, c, CIS_WIRE_EXITED, c->is_exited, &c->told.exited);
+}
+
+int conn_open(struct cis_keeper *k, uint64_t listener, int fd)
+{
+	struct conn *c = calloc(1, sizeof(*c));
+	int r;
+
+	if (!c) {
+		close(fd);
+		return -ENOMEM;
+	}
+	c->id = ++k->next_conn;
+	c->listener = listener;
+	c->sock_fd = fd;
+	c->pidfd = c->state_fd = c->sock.fd = c->pid.fd = -1;
+	c->sock.k = c->pid.k = k;
+	c->untold.tell = tell_conn;
+	c->next = *bucket(k, c->id);
+	*bucket(k, c->id) = c;
+	cis_sock_peer(fd, &c->peer);
+	c->is_exited = cis_pidfd_peer(fd, &c->pidfd) == -ESRCH;
+	r = watch_add(k, &c->sock, fd, EPOLLIN | EPOLLRDHUP, sock_ready);
+	if (!r && c->pidfd >= 0)
+		r = watch_add(k, &c->pid, c->pidfd, EPOLLIN, pid_ready);
+	if (r)
+		conn_release(k, c);
+	return r;
+}
+
+/* A second request for the same memory is answered as the first was. */
+void conn_make_state(struct conn *c, uint64_t bytes)
+{
+	char name[48];
+
+	if (!c->wants_state || c->state_error) {
+		snprintf(name, sizeof(name), "cistern-state-%llu", (unsigned long long)c->id);
+		c->state_error = !bytes || bytes > CIS_WIRE_STATE_MAX ? EINVAL :
+				 -cis_memfd_create(name, bytes, 4096, &c->state_fd);
+		c->state_bytes = c->state_error ? 0 : bytes;
+	}
+	c->wants_state = true;
+	c->told.state = false;
+	engine_tell(c->sock.k, &c->untold);
+}
+
+/* A client that does not read what it asked for goes without. */
+void conn_say(struct conn *c, const void *text, size_t len)
+{
+	size_t sent;
+
+	if (len)
+		(void)cis_sock_send(c->sock_fd, text, len, NULL, 0, &sent);
+}
+
+void conn_release(struct cis_keeper *k, struct conn *c)
+{
+	struct conn **p = bucket(k, c->id);
+
+	while (*p != c)
+		p = &(*p)->next;
+	*p = c->next;
+	k->nr_guests -= c->is_guest;
+	engine_untell(k, &c->untold);
+	watch_remove(&c->sock);
+	watch_remove(&c->pid);
+	listener_left(k, c->listener);
+	close(c->sock_fd);
+	if (c->pidfd >= 0)
+		close(c->pidfd);
+	if (c->state_fd >= 0)
+		close(c->state_fd);
+	cis_fds_close(c->fds, c->nr_fds);
+	free(c->bytes);
+	free(c);
+}
+
+void conns_untell(struct cis_keeper *k)
+{
+	for (size_t i = 0; i < KEEPER_BUCKETS; i++)
+		for (struct conn *c = k->buckets[i]; c; c = c->next) {
+			memset(&c->told, 0, sizeof(c->told));
+			if (!conn_is_silent(c))
+				engine_tell(k, &c->untold);
+		}
+}
+
+void conns_drop(struct cis_keeper *k, bool (*match)(const struct conn *c))
+{
+	for (size_t i = 0; i < KEEPER_BUCKETS; i++)
+		for (struct conn *c = k->buckets[i], *next; c; c = next) {
+			next = c->next;
+			if (match(c))
+				conn_release(k, c);
+		}
+}

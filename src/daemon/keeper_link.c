@@ -1,0 +1,188 @@
+#include "daemon/keeper_link.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct cis_keeper_link {
+	int fd;
+	bool is_lost;
+	const struct cis_keeper_link_ops *ops;
+	void *ctx;
+	struct cis_wire_buf buf; /* of the thread that runs the link */
+};
+
+int cis_keeper_link_create(int fd, const struct cis_keeper_link_ops *ops, void *ctx, struct cis_keeper_link **ret)
+{
+	struct cis_keeper_link *link = calloc(1, sizeof(*link));
+
+	if (!link)
+		return -ENOMEM;
+	link->fd = fd;
+	link->ops = ops;
+	link->ctx = ctx;
+	*ret = link;
+	return 0;
+}
+
+void cis_keeper_link_destroy(struct cis_keeper_link *link)
+{
+	if (!link)
+		return;
+	close(link->fd);
+	free(link);
+}
+
+int cis_keeper_link_fd(const struct cis_keeper_link *link)
+{
+	return link->fd;
+}
+
+static void told_listening(struct cis_keeper_link *link, const struct cis_wire_msg *msg, const char *why)
+{
+	struct cis_wire_listen listen;
+
+	if (msg->error)
+		link->ops->listening(link->ctx, msg->id, NULL, (int)msg->error, why);
+	else if (!cis_wire_listen_get(msg->body, msg->body_len, &listen))
+		link->ops->listening(link->ctx, msg->id, &listen, 0, "");
+}
+
+static bool told_connection(struct cis_keeper_link *link, const struct cis_wire_msg *msg)
+{
+	struct cis_peer peer;
+
+	if (msg->nr_fds > 1 || cis_wire_peer_get(msg->body, msg->body_len, &peer))
+		return false;
+	link->ops->connection(link->ctx, msg->id, msg->arg, &peer, msg->nr_fds ? msg->fds[0] : -1);
+	return true;
+}
+
+static bool told_state(struct cis_keeper_link *link, const struct cis_wire_msg *msg)
+{
+	if (msg->nr_fds != !msg->error)
+		return false;
+	link->ops->state(link->ctx, msg->id, (int)msg->error, msg->error ? -1 : msg->fds[0], msg->arg);
+	return true;
+}
+
+/* Return: true when the descriptors were handed on. */
+static bool dispatch(struct cis_keeper_link *link, const struct cis_wire_msg *msg)
+{
+	const struct cis_keeper_link_ops *ops = link->ops;
+	char why[400];
+
+	snprintf(why, sizeof(why), "%.*s", (int)msg->body_len, (const char *)msg->body);
+	switch (msg->type) {
+	case CIS_WIRE_LISTENING:
+		told_listening(link, msg, why);
+		return false;
+	case CIS_WIRE_CONNECTION:
+		return told_connection(link, msg);
+	case CIS_WIRE_BYTES:
+		ops->bytes(link->ctx, msg->id, msg->arg, msg->body, msg->body_len, msg->fds, msg->nr_fds);
+		return true;
+	case CIS_WIRE_BROKEN:
+		ops->broken(link->ctx, msg->id, (int)msg->error, why);
+		return false;
+	case CIS_WIRE_EOF:
+		ops->eof(link->ctx, msg->id);
+		return false;
+	case CIS_WIRE_EXITED:
+		ops->exited(link->ctx, msg->id);
+		return false;
+	case CIS_WIRE_STATE_MADE:
+		return told_state(link, msg);
+	case CIS_WIRE_REPLAYED:
+		ops->replayed(link->ctx, msg->arg);
+		return false;
+	case CIS_WIRE_STOP:
+		ops->stop(link->ctx);
+		return false;
+	}
+	return false; /* a newer keeper's: not for us */
+}
+
+bool cis_keeper_link_run(struct cis_keeper_link *link, unsigned max)
+{
+	struct cis_wire_msg msg;
+
+	for (unsigned i = 0; i < max && !link->is_lost; i++) {
+		int r = cis_wire_recv(link->fd, &link->buf, &msg);
+
+		if (r == -EAGAIN)
+			return false;
+		if (r) {
+			link->is_lost = true;
+			link->ops->lost(link->ctx);
+		} else if (!dispatch(link, &msg)) {
+			cis_fds_close(msg.fds, msg.nr_fds);
+		}
+	}
+	return !link->is_lost;
+}
+
+static int ask(struct cis_keeper_link *link, const struct cis_wire_msg *msg)
+{
+	struct pollfd pfd = { .fd = link->fd, .events = POLLOUT };
+	int r;
+
+	while ((r = cis_wire_send(link->fd, msg)) == -EAGAIN)
+		poll(&pfd, 1, -1);
+	return r;
+}
+
+static int ask_plain(struct cis_keeper_link *link, enum cis_wire_type type, uint64_t id, uint64_t arg)
+{
+	return ask(link, &(struct cis_wire_msg){ .type = type, .id = id, .arg = arg });
+}
+
+int cis_keeper_link_listen(struct cis_keeper_link *link, uint64_t listener, const struct cis_wire_listen *listen)
+{
+	struct cis_wire_msg msg = { .type = CIS_WIRE_LISTEN, .id = listener };
+	uint8_t body[CIS_WIRE_BODY_MAX];
+	int r = cis_wire_listen_put(listen, body, &msg.body_len);
+
+	if (r)
+		return r;
+	msg.body = body;
+	return ask(link, &msg);
+}
+
+int cis_keeper_link_unlisten(struct cis_keeper_link *link, uint64_t listener)
+{
+	return ask_plain(link, CIS_WIRE_UNLISTEN, listener, 0);
+}
+
+int cis_keeper_link_state(struct cis_keeper_link *link, uint64_t conn, uint64_t bytes)
+{
+	return ask_plain(link, CIS_WIRE_STATE, conn, bytes);
+}
+
+static int say(struct cis_keeper_link *link, uint64_t conn, const char *text)
+{
+	return ask(link, &(struct cis_wire_msg){ .type = CIS_WIRE_SAY, .id = conn, .body = text, .body_len = strlen(text) });
+}
+
+int cis_keeper_link_ack(struct cis_keeper_link *link, uint64_t conn)
+{
+	return say(link, conn, "k");
+}
+
+int cis_keeper_link_refuse(struct cis_keeper_link *link, uint64_t conn, const char *why)
+{
+	char text[CIS_WIRE_SAY_MAX];
+	int r;
+
+	snprintf(text, sizeof(text), "e%s", why);
+	r = say(link, conn, text);
+	return r ? r : cis_keeper_link_release(link, conn);
+}
+
+int cis_keeper_link_release(struct cis_keeper_link *link, uint64_t conn)
+{
+	return ask_plain(link, CIS_WIRE_RELEASE, conn, 0);
+}

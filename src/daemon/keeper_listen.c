@@ -1,0 +1,198 @@
+/* Listeners: one socket for each guest that is expected. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "daemon/keeper_int.h"
+
+static struct listener *find(struct cis_keeper *k, uint64_t id)
+{
+	struct listener *l = k->listeners;
+
+	while (l && (l->id != id || l->error))
+		l = l->next;
+	return l;
+}
+
+static void forget(struct cis_keeper *k, struct listener *l)
+{
+	struct listener **p = &k->listeners;
+
+	while (*p != l)
+		p = &(*p)->next;
+	*p = l->next;
+	engine_untell(k, &l->untold);
+	free((void *)l->listen.note);
+	free(l);
+}
+
+static int tell_listener(struct cis_keeper *k, struct untold *u)
+{
+	struct listener *l = (struct listener *)((char *)u - offsetof(struct listener, untold));
+	struct cis_wire_msg msg = { .type = CIS_WIRE_LISTENING, .id = l->id, .error = (uint32_t)l->error };
+	uint8_t body[CIS_WIRE_BODY_MAX];
+	int r;
+
+	msg.body = l->error ? l->why : (const char *)body;
+	if (l->error)
+		msg.body_len = strlen(l->why);
+	else
+		cis_wire_listen_put(&l->listen, body, &msg.body_len);
+	r = l->is_told ? 0 : engine_send(k, &msg);
+	if (r)
+		return r;
+	l->is_told = true;
+	if (l->error)
+		forget(k, l);
+	return 0;
+}
+
+/*
+ * Without a descriptor left, the connection at the head of the queue would keep the socket readable for ever: the spare one
+ * is given up for a moment to take it and hang up.
+ */
+static void shed(struct cis_keeper *k, int listen_fd)
+{
+	int fd;
+
+	if (k->spare >= 0)
+		close(k->spare);
+	if (!cis_sock_accept(listen_fd, &fd))
+		close(fd);
+	k->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	cis_log(CIS_LOG_WARN, "keeper: no descriptor left: a connection was closed");
+}
+
+static void listener_ready(struct watch *w, uint32_t events)
+{
+	struct listener *l = (struct listener *)w;
+	struct cis_keeper *k = w->k;
+	int fd, r = cis_sock_accept(w->fd, &fd);
+
+	if (r == -EMFILE || r == -ENFILE) {
+		shed(k, w->fd);
+		return;
+	}
+	if (r)
+		return;
+	if (l->nr_conns >= KEEPER_CONNS_MAX) {
+		close(fd);
+		return;
+	}
+	l->nr_conns++;
+	r = conn_open(k, l->id, fd);
+	if (r)
+		cis_log(CIS_LOG_WARN, "keeper: %s: a connection was closed: %s", l->listen.path, strerror(-r));
+}
+
+void listener_left(struct cis_keeper *k, uint64_t id)
+{
+	struct listener *l = find(k, id);
+
+	if (l)
+		l->nr_conns--;
+}
+
+static int listener_bind(struct cis_keeper *k, struct listener *l, struct cis_error *err)
+{
+	struct cis_sock_opts opts = CIS_SOCK_OPTS;
+	struct stat st;
+	int fd, r;
+
+	opts.mode = l->listen.mode;
+	opts.uid = l->listen.uid;
+	opts.gid = l->listen.gid;
+	if (k->is_stopping)
+		return cis_fail(err, ESHUTDOWN, "%s: the daemon is stopping", l->listen.path);
+	r = cis_sock_listen(l->listen.path, &opts, &fd, err);
+	if (r)
+		return r;
+	if (!lstat(l->listen.path, &st)) {
+		l->dev = st.st_dev;
+		l->ino = st.st_ino;
+	}
+	r = watch_add(k, &l->watch, fd, EPOLLIN, listener_ready);
+	if (r) {
+		close(fd);
+		unlink(l->listen.path);
+		return cis_fail(err, -r, "%s: cannot be watched: %s", l->listen.path, strerror(-r));
+	}
+	return 0;
+}
+
+void listener_open(struct cis_keeper *k, uint64_t id, const struct cis_wire_listen *listen)
+{
+	struct listener *l = calloc(1, sizeof(*l));
+	void *note = malloc(listen->note_len + 1);
+	struct cis_error err = { 0 };
+
+	if (!l || !note) {
+		engine_send(k, &(struct cis_wire_msg){ .type = CIS_WIRE_LISTENING, .id = id, .error = ENOMEM });
+		free(l);
+		free(note);
+		return;
+	}
+	memcpy(note, listen->note, listen->note_len);
+	l->watch.fd = -1;
+	l->watch.k = k;
+	l->untold.tell = tell_listener;
+	l->id = id;
+	l->listen = *listen;
+	l->listen.note = note;
+	if (find(k, id))
+		l->error = -cis_fail(&err, EEXIST, "listener %llu is there already", (unsigned long long)id);
+	else
+		l->error = -listener_bind(k, l, &err);
+	snprintf(l->why, sizeof(l->why), "%s", err.text);
+	l->next = k->listeners;
+	k->listeners = l;
+	engine_tell(k, &l->untold);
+}
+
+/* Another process may have bound the path since: its socket stays. */
+static void remove_path(const struct listener *l)
+{
+	struct stat st;
+
+	if (l->watch.fd >= 0 && !lstat(l->listen.path, &st) && st.st_dev == l->dev && st.st_ino == l->ino)
+		unlink(l->listen.path);
+}
+
+static void close_one(struct cis_keeper *k, struct listener *l)
+{
+	int fd = l->watch.fd;
+
+	remove_path(l);
+	watch_remove(&l->watch);
+	if (fd >= 0)
+		close(fd);
+	forget(k, l);
+}
+
+void listener_close(struct cis_keeper *k, uint64_t id)
+{
+	struct listener *l = find(k, id);
+
+	if (l)
+		close_one(k, l);
+}
+
+void listeners_close(struct cis_keeper *k)
+{
+	while (k->listeners)
+		close_one(k, k->listeners);
+}
+
+void listeners_untell(struct cis_keeper *k)
+{
+	for (struct listener *l = k->listeners; l; l = l->next) {
+		l->is_told = false;
+		engine_tell(k, &l->untold);
+	}
+}

@@ -1,0 +1,246 @@
+/* The engine gets one descriptor and the environment it was given; its end, and a signal to the keeper, do what is promised. */
+#include "keeper-rig.h"
+
+#include <sched.h>
+
+static char self[4096];
+extern char **environ;
+
+static struct {
+	bool stop, lost, replayed;
+	uint64_t conn;
+} heard;
+
+static void nop_listening(void *ctx, uint64_t id, const struct cis_wire_listen *listen, int error, const char *why)
+{
+}
+
+static void note_connection(void *ctx, uint64_t conn, uint64_t id, const struct cis_peer *peer, int pidfd)
+{
+	heard.conn = conn;
+}
+
+static void nop_bytes(void *ctx, uint64_t conn, uint64_t at, const void *bytes, size_t len, const int *fds, size_t nr)
+{
+}
+
+static void nop_broken(void *ctx, uint64_t conn, int error, const char *why)
+{
+}
+
+static void nop_conn(void *ctx, uint64_t conn)
+{
+}
+
+static void nop_state(void *ctx, uint64_t conn, int error, int memfd, uint64_t bytes)
+{
+}
+
+static void note_replayed(void *ctx, uint64_t generation)
+{
+	heard.replayed = generation == 1;
+}
+
+static void note_stop(void *ctx)
+{
+	heard.stop = true;
+}
+
+static void note_lost(void *ctx)
+{
+	heard.lost = true;
+}
+
+static const struct cis_keeper_link_ops ops = { nop_listening, note_connection, nop_bytes, nop_broken, nop_conn,
+						nop_conn, nop_state, note_replayed, note_stop, note_lost };
+
+/* Runs in the executed engine: its status says what was wrong. */
+static int engine_inspect(void)
+{
+	sigset_t set;
+
+	if (check_open_fds() != 4) /* 0, 1, 2 and the wire */
+		return 10;
+	if (!environ[0] || strcmp(environ[0], "ONLY=this") || environ[1])
+		return 11;
+	if (sigprocmask(SIG_BLOCK, NULL, &set) || sigismember(&set, SIGTERM))
+		return 12;
+	if (getpgrp() != getpid())
+		return 13;
+	return 42;
+}
+
+static int run_until(struct cis_keeper_link *link, const bool *what)
+{
+	while (!*what) {
+		struct pollfd p = { .fd = cis_keeper_link_fd(link), .events = POLLIN };
+
+		poll(&p, 1, -1);
+		cis_keeper_link_run(link, 1);
+		if (heard.lost && what != &heard.lost)
+			return 20;
+	}
+	return 0;
+}
+
+/* Listens on @path, ends as soon as it is told to stop; "leave" ends once somebody has connected, without a word. */
+static int engine_serve(const char *path, bool leave)
+{
+	struct cis_wire_listen listen = { .mode = 0600, .uid = UINT32_MAX, .gid = UINT32_MAX };
+	struct cis_keeper_link *link;
+	bool has_conn = false;
+	int r = cis_keeper_link_create(CIS_WIRE_FD, &ops, NULL, &link);
+
+	strcpy(listen.path, path);
+	if (!r)
+		r = run_until(link, &heard.replayed);
+	if (!r)
+		r = cis_keeper_link_listen(link, 1, &listen);
+	while (!r && leave && !has_conn) {
+		struct pollfd p = { .fd = CIS_WIRE_FD, .events = POLLIN };
+
+		poll(&p, 1, -1);
+		cis_keeper_link_run(link, 1);
+		has_conn = heard.conn;
+	}
+	if (!r && leave)
+		r = cis_keeper_link_ack(link, heard.conn);
+	if (!r && !leave)
+		r = run_until(link, &heard.stop);
+	cis_keeper_link_destroy(link);
+	return r;
+}
+
+/* A keeper in a child, with this program as its engine.  Return: its process. */
+static pid_t start(const char *mode, const char *path)
+{
+	char *argv[] = { self, (char *)"--engine", (char *)mode, (char *)path, NULL };
+	char *envp[] = { (char *)"ONLY=this", NULL };
+	struct cis_keeper *k;
+	int status = 0, r;
+	pid_t pid;
+
+	fflush(NULL);
+	pid = fork();
+	if (pid)
+		return pid;
+	r = cis_keeper_create(&k, NULL);
+	if (!r)
+		r = cis_keeper_start(k, argv, envp, NULL);
+	if (!r)
+		r = cis_keeper_run(k, &status);
+	cis_keeper_destroy(k);
+	_exit(r ? 98 : status);
+}
+
+static int ended(pid_t pid)
+{
+	int status;
+
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+static void test_engine_gets_what_it_should(void **state)
+{
+	assert_int_equal(ended(start("inspect", "")), 42);
+}
+
+static void test_program_that_is_not_there(void **state)
+{
+	char saved[4096];
+
+	strcpy(saved, self);
+	strcpy(self, "/nonexistent/engine");
+	assert_int_equal(ended(start("inspect", "")), 127);
+	strcpy(self, saved);
+}
+
+static char dir[64], path[96];
+
+static int make_dir(void **state)
+{
+	strcpy(dir, "/tmp/cis-keeper-XXXXXX");
+	if (!mkdtemp(dir))
+		return -1;
+	snprintf(path, sizeof(path), "%s/s", dir);
+	return 0;
+}
+
+static int remove_dir(void **state)
+{
+	return rmdir(dir); /* fails when the socket was left */
+}
+
+static int connect_when_there(void)
+{
+	int fd;
+
+	while (cis_sock_connect(path, SOCK_STREAM, &fd, NULL))
+		sched_yield();
+	return fd;
+}
+
+static void test_signal_without_guests_ends_it(void **state)
+{
+	pid_t keeper = start("serve", path);
+	int silent = connect_when_there();
+	char byte;
+
+	kill(keeper, SIGTERM);
+	assert_int_equal(ended(keeper), 0);
+	assert_true(recv(silent, &byte, 1, 0) <= 0);
+	close(silent);
+}
+
+/* The engine leaves a guest behind: the keeper stays, also when asked to stop, until the guest's process has ended. */
+static void test_keeper_stays_while_a_guest_is_held(void **state)
+{
+	pid_t keeper = start("leave", path), guest;
+	int go[2], said[2], client;
+	char byte;
+
+	assert_int_equal(pipe(go), 0);
+	assert_int_equal(pipe(said), 0);
+	guest = fork();
+	if (!guest) {
+		close(go[1]);
+		client = connect_when_there();
+		if (cis_sock_send_all(client, "x", 1, NULL, 0) || recv(client, &byte, 1, 0) != 1 || write(said[1], "k", 1) != 1)
+			_exit(1);
+		while (!cis_sock_connect(path, SOCK_STREAM, &client, NULL))
+			close(client); /* until the signal has been obeyed, which removes the socket */
+		if (write(said[1], "s", 1) != 1)
+			_exit(1);
+		_exit(read(go[0], &byte, 1) ? 1 : 0);
+	}
+	close(go[0]);
+	assert_int_equal(read(said[0], &byte, 1), 1);
+	kill(keeper, SIGTERM);
+	assert_int_equal(read(said[0], &byte, 1), 1);
+	assert_int_equal(waitpid(keeper, NULL, WNOHANG), 0);
+	close(go[1]);
+	assert_int_equal(waitpid(guest, NULL, 0), guest);
+	assert_int_equal(ended(keeper), 0);
+	cis_fds_close(said, 2);
+}
+
+int main(int argc, char **argv)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_engine_gets_what_it_should),
+		cmocka_unit_test(test_program_that_is_not_there),
+		TEST(test_signal_without_guests_ends_it),
+		TEST(test_keeper_stays_while_a_guest_is_held),
+	};
+
+	if (argc == 4 && !strcmp(argv[2], "inspect"))
+		return engine_inspect();
+	if (argc == 4)
+		return engine_serve(argv[3], !strcmp(argv[2], "leave"));
+	if (!realpath("/proc/self/exe", self))
+		return 1;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
