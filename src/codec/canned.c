@@ -10,8 +10,9 @@
 #include <isa-l.h>
 #include <limits.h>
 #include <stdlib.h>
+#include <string.h>
 
-#include "base/le.h"
+#include "codec/inflate.h"
 #include "codec/ops.h"
 
 #define HIST_BITS    12 /* format 5.2: matches reach back 4 KiB at most */
@@ -135,16 +136,6 @@ static int tables_from_lengths(const uint8_t *lengths, struct isal_hufftables *r
 	ret_tables->deflate_hdr_count = 0;
 	ret_tables->deflate_hdr_extra_bits = 0;
 	return 0;
-}
-
-static void inflate_rewind(struct inflate_state *inflate)
-{
-	isal_inflate_reset(inflate);
-	inflate->block_state = ISAL_BLOCK_CODED;
-	inflate->bfinal = 1;
-	/* Its buffer of earlier output full and delivered: so ISA-L decodes into ours, not by way of its own. */
-	inflate->tmp_out_valid = 2 * ISAL_DEF_HIST_SIZE;
-	inflate->tmp_out_processed = 2 * ISAL_DEF_HIST_SIZE;
 }
 
 /* Does the input end where the header of a final block with tables does, without output before? */
@@ -303,18 +294,11 @@ static int canned_decoder_open(struct cis_codec_params *params, void **ret_state
 static int canned_decode(void *state, const uint8_t *src, size_t src_len, uint8_t *dst, size_t dst_len)
 {
 	struct inflate_state *inflate = state;
-	uint64_t fill;
 
 	inflate_rewind(inflate);
-	inflate->next_in = (uint8_t *)src;
-	inflate->avail_in = (uint32_t)src_len;
-	inflate->next_out = dst;
-	inflate->avail_out = (uint32_t)dst_len;
-	if (isal_inflate(inflate) != ISAL_DECOMP_OK || inflate->block_state != ISAL_BLOCK_FINISH ||
-	    inflate->avail_out || inflate->avail_in || inflate->read_in_length >= 8)
-		return -EBADMSG;
-	fill = inflate->read_in & ((UINT64_C(1) << inflate->read_in_length) - 1);
-	return fill ? -EBADMSG : 0;
+	inflate->block_state = ISAL_BLOCK_CODED; /* in the final block, behind its header */
+	inflate->bfinal = 1;
+	return inflate_chunk(inflate, src, src_len, dst, dst_len);
 }
 
 const struct cis_codec_ops cis_canned_ops = {

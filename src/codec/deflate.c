@@ -3,6 +3,7 @@
 #include <isa-l.h>
 #include <stdlib.h>
 
+#include "codec/inflate.h"
 #include "codec/ops.h"
 
 #define HIST_BITS     12 /* format 5.2: matches reach back 4 KiB at most */
@@ -89,18 +90,8 @@ static int deflate_decoder_open(struct cis_codec_params *params, void **ret_stat
 
 static int deflate_decode(void *state, const uint8_t *src, size_t src_len, uint8_t *dst, size_t dst_len)
 {
-	struct inflate_state *inflate = state;
-	uint64_t fill;
-
-	isal_inflate_reset(inflate);
-	inflate->next_in = (uint8_t *)src;
-	inflate->avail_in = (uint32_t)src_len;
-	inflate->next_out = dst;
-	inflate->avail_out = (uint32_t)dst_len;
-	if (isal_inflate_stateless(inflate) != ISAL_DECOMP_OK || inflate->avail_out || inflate->avail_in)
-		return -EBADMSG;
-	fill = inflate->read_in & ((UINT64_C(1) << (inflate->read_in_length % 8)) - 1);
-	return fill ? -EBADMSG : 0;
+	inflate_rewind(state);
+	return inflate_chunk(state, src, src_len, dst, dst_len);
 }
 
 const struct cis_codec_ops cis_deflate_ops = {

@@ -134,7 +134,7 @@ TARGET static size_t encode(const uint8_t *src, size_t src_len, uint8_t *dst)
 	__m512i prev = _mm512_setzero_si512();
 
 	for (size_t at = 0; at < src_len; at += GROUP_BYTES) {
-		if (out + GROUP_BYTES <= end)
+		if ((size_t)(end - out) >= GROUP_BYTES)
 			out = encode_group(src + at, &prev, masks + at / 8, kinds + at / GROUP_BYTES, out, end, 1);
 		else
 			out = encode_group(src + at, &prev, masks + at / 8, kinds + at / GROUP_BYTES, out, end, 0);
