@@ -1,0 +1,74 @@
+/* ELF cores: whatever opens has regions in order, extents in order, and bytes for all that it promises. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "image/source.h"
+
+#define CHECK(what) \
+	do { \
+		if (!(what)) \
+			abort(); \
+	} while (0)
+
+static void check_regions(const struct cis_image_source *src)
+{
+	uint64_t off = 0, gpa = 0;
+
+	CHECK(src->nr_regions);
+	for (size_t i = 0; i < src->nr_regions; i++) {
+		const struct cis_region_entry *r = &src->regions[i];
+
+		CHECK(r->offset == off && r->bytes && r->gpa >= gpa);
+		off += r->bytes;
+		gpa = r->gpa + r->bytes;
+		CHECK(gpa >= r->gpa);
+	}
+	CHECK(off == src->guest_bytes);
+}
+
+static void check_data(struct cis_image_source *src)
+{
+	uint64_t start, end, at = 0;
+	static uint8_t buf[65536];
+	int rc;
+
+	while (!(rc = src->next_data(src, at, &start, &end, NULL))) {
+		CHECK(start >= at && end > start && end <= src->guest_bytes);
+		for (at = start; at < end;) {
+			size_t n = end - at < sizeof(buf) ? (size_t)(end - at) : sizeof(buf);
+
+			CHECK(!src->read(src, at, buf, n, NULL));
+			at += n;
+		}
+	}
+	CHECK(rc == -ENXIO);
+	CHECK(src->read(src, src->guest_bytes, buf, 1, NULL) == -ERANGE);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+	static char path[32];
+	static int fd = -1;
+	struct cis_image_source *src;
+	struct cis_error err;
+	int rc;
+
+	if (fd < 0) {
+		fd = memfd_create("core", MFD_CLOEXEC);
+		CHECK(fd >= 0);
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	}
+	CHECK(!ftruncate(fd, 0) && pwrite(fd, data, len, 0) == (ssize_t)len);
+	rc = cis_source_elf(path, &src, &err);
+	if (rc) {
+		CHECK(rc == -EBADMSG || rc == -EMEDIUMTYPE || rc == -EPROTONOSUPPORT || rc == -EFBIG);
+		return 0;
+	}
+	check_regions(src);
+	check_data(src);
+	src->close(src);
+	return 0;
+}
