@@ -113,6 +113,20 @@ static void add_provenance(struct build *b, const char *producer)
 	memcpy(p, writer, sizeof(writer) - 1);
 }
 
+static void add_touched(struct build *b, const struct cis_writer *w)
+{
+	uint64_t nr = cis_bitmap_count(w->touched, w->h.nr_pages), at = 0;
+	uint8_t *p;
+
+	if (!nr)
+		return;
+	p = add_record(b, CIS_TAG_TOUCHED, 0, 4 * nr);
+	for (uint64_t i = 0; p && i < nr; i++, at++) {
+		at = cis_bitmap_next(w->touched, w->h.nr_pages, at);
+		cis_put_le32(p + 4 * i, (uint32_t)at);
+	}
+}
+
 static void add_all(struct build *b, const struct cis_writer *w)
 {
 	b->len = 0;
@@ -121,6 +135,7 @@ static void add_all(struct build *b, const struct cis_writer *w)
 	if (w->h.must_know & CIS_MUST_KNOW_DICT)
 		add_params(b, w);
 	add_provenance(b, w->o.producer);
+	add_touched(b, w);
 }
 
 static int check_texts(const struct cis_writer *w)

@@ -83,10 +83,12 @@ static int add_hot(struct cis_writer *w, uint64_t pgno)
 		return 0;
 	int rc = compose(w, pgno, w->page);
 
-	if (rc <= 0)
+	if (rc < 0)
 		return rc;
-	if (cis_same_word(w->page, (size_t)1 << w->h.page_shift, &word))
-		return 0; /* the pass in address order finds it again */
+	if (!rc || cis_same_word(w->page, (size_t)1 << w->h.page_shift, &word)) {
+		cis_bit_set(w->touched, pgno); /* the pass in address order finds its class */
+		return 0;
+	}
 	uint32_t *place = cis_array_add(&w->hot_order);
 
 	if (!place)
@@ -115,6 +117,12 @@ int cis_writer_hot(struct cis_writer *w)
 			cis_writer_progress(w, 256 * page);
 	}
 	cis_writer_progress(w, nr % 256 * page);
+	for (uint64_t i = 0; from_parent && i < cis_image_info(w->o.parent)->nr_touched; i++) {
+		int rc = add_hot(w, cis_image_touched(w->o.parent, i));
+
+		if (rc)
+			return rc;
+	}
 	return 0;
 }
 

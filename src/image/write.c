@@ -227,7 +227,8 @@ static int take_memory(struct cis_writer *w)
 	w->other = aligned_alloc(4096, page);
 	w->pending = aligned_alloc(4096, PENDING_BYTES);
 	w->classes = calloc(4 * words, 8);
-	if (!w->piece || !w->page || !w->other || !w->pending || !w->classes)
+	w->touched = calloc(words, 8);
+	if (!w->piece || !w->page || !w->other || !w->pending || !w->classes || !w->touched)
 		return no_memory(w);
 	w->hot = w->classes;
 	w->cold = w->classes + words;
@@ -247,6 +248,7 @@ static void writer_fini(struct cis_writer *w)
 	free(w->hot_order.items);
 	free(w->same.items);
 	free(w->chunks.items);
+	free(w->touched);
 	free(w->classes);
 	free(w->pending);
 	free(w->other);

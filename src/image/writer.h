@@ -28,6 +28,7 @@ struct cis_extent {
 /**
  * struct cis_writer - one call of cis_image_write(); one thread, but for the ring's workers
  * @classes:   the four bitmaps of section 6.1, one after the other, 8-byte words
+ * @touched:   bitmap of section 6.8
  * @hot_order: uint32_t each
  * @same:      uint64_t each
  * @chunks:    struct cis_chunk_entry each
@@ -46,6 +47,7 @@ struct cis_writer {
 	struct cis_codec_params *params;
 	struct cis_ring *ring;
 	uint64_t *classes, *hot, *cold, *same_map, *inherit;
+	uint64_t *touched;
 	struct cis_array hot_order, same, chunks;
 	struct cis_part *part;
 	uint8_t *pending;

@@ -206,6 +206,12 @@ def records(path):
         b = m.record(4)[2]
         b[0:8], b[16:24] = b[16:24], b[0:8]
 
+    def touched_hot(m):
+        m.record(8)[2][:] = m.record(2)[2][0:4]
+
+    def touched_twice(m):
+        m.record(8)[2][:] = m.record(8)[2][0:4] * 2
+
     def region(at, value):
         return put(5, at, "<Q", value)
 
@@ -252,6 +258,10 @@ def records(path):
     yield "region-name-long", long_name, "name"
     yield "region-name-huge", region(24, 1 << 63), "cut off"
     yield "region-cut-off", cut(5, 8), "cut off"
+    yield "touched-odd", cut(8, 1), "length"
+    yield "touched-beyond", put(8, 0, "<I", 1 << 31), "beyond"
+    yield "touched-has-a-chunk", touched_hot, "has a chunk"
+    yield "touched-twice", touched_twice, "ascend"
     yield "provenance-control", put(7, 0, "<B", 7), "UTF-8"
 
 

@@ -332,8 +332,8 @@ class Image:
             need(flags in (0, 1), "flags of a record")
             need(length <= 2 ** 32 and padded <= len(meta) - at - 16, "length of a record")
             need(not any(meta[at + 16 + length:at + 16 + padded]), "fill bytes of a record")
-            need(tag <= 7 or not flags, "unknown must-know record")
-            need(tag > 7 or flags == (tag in (1, 2, 3, 4, 6)), "flags of a known record")
+            need(tag <= 8 or not flags, "unknown must-know record")
+            need(tag > 8 or flags == (tag in (1, 2, 3, 4, 6)), "flags of a known record")
             records[tag] = meta[at + 16:at + 16 + length]
             last, at = tag, at + 16 + padded
         for tag in (1, 2, 3, 4):
@@ -349,6 +349,7 @@ class Image:
         provenance = records.get(7, b"")
         need(len(provenance) <= 65536, "length of provenance")
         self.provenance = text(provenance, also=b"\n")
+        self.read_touched(records.get(8, b""))
 
     def read_classes(self, b):
         words = ceil(self.nr_pages, 64)
@@ -368,6 +369,13 @@ class Image:
         need(len(b) == 4 * self.nr_hot, "length of the hot order")
         self.hot_order = list(struct.unpack("<%dI" % self.nr_hot, b))
         need(sorted(self.hot_order) == self.hot, "the hot order is not the hot pages")
+
+    def read_touched(self, b):
+        need(len(b) % 4 == 0, "length of touched pages")
+        self.touched = list(struct.unpack("<%dI" % (len(b) // 4), b))
+        need(sorted(set(self.touched)) == self.touched, "touched pages do not ascend")
+        need(all(p < self.nr_pages for p in self.touched), "a touched page beyond the last one")
+        need(not set(self.touched) & (set(self.hot) | set(self.cold)), "a touched page has a chunk")
 
     def read_chunks(self, b):
         self.chunks = []
@@ -473,7 +481,7 @@ class Image:
         return {
             "id": self.id.hex(), "parent": self.parent_id.hex() if self.parent else None, "depth": self.depth,
             "guest_bytes": self.guest_bytes, "page_shift": self.page_shift, "chunk_shift": self.chunk_shift,
-            "codec": self.codec, "hot_order": self.hot_order, "cold": len(self.cold), "same": len(self.same),
+            "codec": self.codec, "touched": self.touched, "hot_order": self.hot_order, "cold": len(self.cold), "same": len(self.same),
             "inherit": len(self.inherit), "regions": self.regions, "provenance": self.provenance,
             "state": self.part(2).decode("latin-1"),
         }

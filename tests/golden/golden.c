@@ -124,6 +124,7 @@ struct golden {
 };
 
 static const uint32_t hot[] = { 7, 8, 9, 3, 30, 31, 12, 40 }, hot_huge[] = { 2, 0 };
+static const uint32_t hot_small[] = { 7, 10, 8, 9, 4, 3, 0 }; /* 10 and 0 are zeros, 4 one word */
 #define HOT .hot = hot, .nr_hot = 8
 
 static const struct golden goldens[] = {
@@ -135,8 +136,8 @@ static const struct golden goldens[] = {
 	{ "zstd-dict", 150 * PAGE, 5, { .codec = CIS_CODEC_ZSTD_DICT, .chunk_shift = 12 }, NULL, 0 },
 	{ "deflate", 50 * PAGE, 6, { .codec = CIS_CODEC_DEFLATE, HOT }, NULL, 0 },
 	{ "deflate-canned", 100 * PAGE, 7, { .codec = CIS_CODEC_DEFLATE_CANNED, .chunk_shift = 12 }, NULL, 0 },
-	{ "small", 12 * PAGE, 17, { .codec = CIS_CODEC_MASK, .chunk_shift = 13, HOT, .state = "state", .state_bytes = 5,
-				   .producer = "golden" }, NULL, 1 },
+	{ "small", 12 * PAGE, 17, { .codec = CIS_CODEC_MASK, .chunk_shift = 13, .hot = hot_small, .nr_hot = 7,
+				   .state = "state", .state_bytes = 5, .producer = "golden" }, NULL, 1 },
 	{ "tiny", 1, 8, { .codec = CIS_CODEC_MASK, .chunk_shift = 21 }, NULL, 0 },
 	{ "zeros", 1 << 20, 0, { .codec = CIS_CODEC_MASK }, NULL, 0 },
 	{ "huge-pages", 1100 * PAGE, 9, { .codec = CIS_CODEC_ZSTD, .page_shift = 21, .hot = hot_huge, .nr_hot = 2 },
@@ -217,7 +218,10 @@ static void print_facts(const struct cis_image *img, const void *state, size_t s
 	printf(i->parent ? "\"%s\"" : "null", parent);
 	printf(", \"depth\": %u, \"guest_bytes\": %llu, \"page_shift\": %u, \"chunk_shift\": %u, \"codec\": %u", i->depth,
 	       (unsigned long long)i->guest_bytes, i->page_shift, i->chunk_shift, i->codec);
-	printf(", \"hot_order\": [");
+	printf(", \"touched\": [");
+	for (uint64_t k = 0; k < i->nr_touched; k++)
+		printf("%s%llu", k ? ", " : "", (unsigned long long)cis_image_touched(img, k));
+	printf("], \"hot_order\": [");
 	for (uint64_t k = 0; k < i->nr_hot; k++)
 		printf("%s%llu", k ? ", " : "", (unsigned long long)cis_image_hot_page(img, k));
 	printf("], \"cold\": %llu, \"same\": %llu, \"inherit\": %llu, \"regions\": [", (unsigned long long)i->nr_cold,
