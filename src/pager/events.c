@@ -6,7 +6,8 @@
 
 #define BATCH 256u /* events a run, so that a storm of one guest does not keep its shard from the others */
 
-static int read_batch(struct cis_pager *p, size_t *ret_n)
+/* Return: 0, or 1 when the gate stays shut until the REMOVEs are marked, or -errno; @ret_full: there may be more. */
+static int read_batch(struct cis_pager *p, size_t *ret_n, bool *ret_full)
 {
 	size_t max;
 	struct uffd_msg *room = cis_ring_room(&p->state, &max);
@@ -18,15 +19,14 @@ static int read_batch(struct cis_pager *p, size_t *ret_n)
 	if (shut)
 		pthread_rwlock_wrlock(&p->gate);
 	rc = p->os->read(p->os_ctx, room, max, ret_n);
-	if (!rc)
-		cis_ring_commit(&p->state, *ret_n);
-	if (rc || !shut)
-		goto out;
-	return 1; /* the gate stays shut until the REMOVEs are marked */
-out:
-	if (shut)
-		pthread_rwlock_unlock(&p->gate);
-	return rc;
+	if (rc) {
+		if (shut)
+			pthread_rwlock_unlock(&p->gate);
+		return rc;
+	}
+	cis_ring_commit(&p->state, *ret_n);
+	*ret_full = *ret_n == max;
+	return shut;
 }
 
 static void remove_page(struct cis_pager *p, uint64_t pgno)
@@ -94,12 +94,13 @@ static void act_on_faults(struct cis_pager *p, uint64_t read_ns)
 
 bool cis_pager_run(struct cis_pager *p)
 {
+	bool full = false;
 	size_t n = 0;
 	int rc;
 
 	if (p->is_gone)
 		return false;
-	rc = read_batch(p, &n);
+	rc = read_batch(p, &n, &full);
 	if (rc >= 0) {
 		uint64_t now = cis_pager_now(p);
 
@@ -115,7 +116,7 @@ bool cis_pager_run(struct cis_pager *p)
 	cis_fault_retry(p, false);
 	cis_fetch_retry(p);
 	cis_fill_sweep(p);
-	return rc >= 0;
+	return full;
 }
 
 uint64_t cis_pager_deadline(const struct cis_pager *p)

@@ -34,6 +34,7 @@ struct cis_fill_job {
 	uint64_t claimed[JOB_PAGES / 64], installed[JOB_PAGES / 64];
 	struct cis_iobuf *buf;
 	struct cis_span span;
+	bool hot; /* of the hot section of the guest's own image */
 	bool gone;
 	int rc; /* 0, or why the rest was not done */
 	struct cis_error err;
@@ -103,6 +104,11 @@ static bool claim_unit(struct cis_pager *p, struct cis_fill_job *job, uint64_t c
 	return any;
 }
 
+static bool in_hot_section(const struct cis_pager *p)
+{
+	return p->fill_img == p->image && p->fill_chunk < cis_image_info(p->image)->nr_hot_chunks;
+}
+
 /* The next image and range of chunks of the level asked for.  Return: false when all are handed out. */
 static bool next_range(struct cis_pager *p, uint64_t *ret_end)
 {
@@ -110,7 +116,7 @@ static bool next_range(struct cis_pager *p, uint64_t *ret_end)
 
 	if (p->want == CIS_FILL_NONE)
 		return false;
-	if (p->fill_img == p->image && p->fill_chunk < top->nr_hot_chunks) {
+	if (in_hot_section(p)) {
 		*ret_end = top->nr_hot_chunks;
 		return true;
 	}
@@ -162,16 +168,16 @@ struct cis_fill_job *cis_pager_next_job(struct cis_pager *p)
 	job->p = p;
 	job->id = cis_pager_new_id(p);
 	while (next_range(p, &end) && !job->nr_chunks) {
-		bool hot = p->fill_img == p->image && p->fill_chunk < cis_image_info(p->image)->nr_hot_chunks;
-
+		job->hot = in_hot_section(p);
 		job->img = p->fill_img;
-		gather(p, job, end, hot ? HOT_BYTES : COLD_BYTES);
+		gather(p, job, end, job->hot ? HOT_BYTES : COLD_BYTES);
 	}
 	if (!job->nr_chunks) {
 		free(job);
 		return NULL;
 	}
 	p->jobs_out++;
+	p->hot_jobs_out += job->hot;
 	return job;
 }
 
@@ -192,10 +198,12 @@ void cis_pager_job_done(struct cis_pager *p, struct cis_fill_job *job)
 	p->stats.reads++;
 	p->stats.bytes_read += job->bytes_read;
 	p->jobs_out--;
+	p->hot_jobs_out -= job->hot;
 	if (job->gone)
 		cis_pager_set_gone(p);
 	free(job);
 	cis_fault_retry(p, true);
+	cis_fill_sweep(p);
 }
 
 void cis_pager_fill(struct cis_pager *p, enum cis_fill what)
@@ -273,24 +281,17 @@ static void touch_zeros(struct cis_pager *p)
 	}
 }
 
-static bool handed_out(struct cis_pager *p)
-{
-	uint64_t end;
-
-	return !next_range(p, &end) && !p->jobs_out;
-}
-
 void cis_fill_sweep(struct cis_pager *p)
 {
 	uint64_t end;
 
-	if (p->have >= p->want || !handed_out(p))
+	if (p->have >= p->want)
 		return;
-	if (p->have < CIS_FILL_HOT) {
+	if (p->have < CIS_FILL_HOT && !in_hot_section(p) && !p->hot_jobs_out) {
 		touch_zeros(p);
 		p->have = CIS_FILL_HOT;
 	}
-	if (p->want < CIS_FILL_ALL || cis_pager_now(p) < p->again_ns)
+	if (p->want < CIS_FILL_ALL || p->jobs_out || next_range(p, &end) || cis_pager_now(p) < p->again_ns)
 		return;
 	end = p->sweep + SWEEP_PAGES < p->nr_pages ? p->sweep + SWEEP_PAGES : p->nr_pages;
 	while (p->sweep < end && !p->is_gone)
@@ -307,8 +308,8 @@ void cis_fill_sweep(struct cis_pager *p)
 
 uint64_t cis_fill_deadline(const struct cis_pager *p)
 {
-	if (p->have >= p->want || p->jobs_out)
-		return UINT64_MAX;
+	if (p->have >= p->want || p->jobs_out || in_hot_section(p))
+		return UINT64_MAX; /* the next job that is done brings it on */
 	return p->again_ns; /* 0: at once */
 }
 
@@ -339,6 +340,8 @@ static int read_span(struct cis_fill_job *job, struct cis_scratch *scratch, stru
 	unsigned chunk_shift = cis_image_info(job->img)->chunk_shift;
 	int rc;
 
+	if (!store)
+		return cis_fail(&job->err, EIO, "%s: no store to read it by", cis_image_info(job->img)->path);
 	cis_span_of(job->img, job->chunk, job->nr_chunks, &job->span);
 	job->buf = cis_scratch_get(scratch, (size_t)job->nr_chunks << chunk_shift);
 	if (!job->buf)

@@ -83,7 +83,7 @@ struct cis_pager {
 	uint64_t sweep;	     /* next page of the final pass */
 	uint64_t sweep_missed;
 	uint64_t again_ns; /* not before then */
-	unsigned jobs_out;
+	unsigned jobs_out, hot_jobs_out;
 	uint64_t fill_done, fill_total;
 
 	/* recording */

@@ -239,3 +239,8 @@ bool cis_pager_recording(const struct cis_pager *p)
 {
 	return p->seen != NULL;
 }
+
+uint64_t cis_pager_recorded(const struct cis_pager *p)
+{
+	return p->nr_trace;
+}

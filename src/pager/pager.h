@@ -181,6 +181,8 @@ int cis_pager_record_start(struct cis_pager *p);
 /** cis_pager_record_stop() - @ret: malloc'ed page numbers in the order of their first touch.  Return: 0, -EINVAL. */
 int cis_pager_record_stop(struct cis_pager *p, uint32_t **ret, uint64_t *ret_nr);
 bool cis_pager_recording(const struct cis_pager *p);
+/** cis_pager_recorded() - first touches so far. */
+uint64_t cis_pager_recorded(const struct cis_pager *p);
 
 /* Fill. */
 

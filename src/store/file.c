@@ -3,7 +3,8 @@
  *
  * A get first asks the page cache without waiting (RWF_NOWAIT), which is what a warm image needs and costs one system
  * call.  The rest goes to an io_uring: requests that are aligned as the disk wants them past the page cache, since large
- * direct reads reach three times the rate of buffered ones (limits.md), others through it.
+ * direct reads reach three times the rate of buffered ones (limits.md), others through it.  Where the kernel gives no
+ * io_uring, reads block.
  */
 #include "store/store.h"
 
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -30,6 +32,8 @@ struct file {
 	struct cis_store store;
 	int fd;	    /* through the page cache */
 	int direct; /* past it, or -1 where the file system cannot */
+	int event;  /* eventfd: the ring has completions */
+	int has_ring; /* made at the first read that needs it: most images are warm; -1: the kernel gives none */
 	struct io_uring ring;
 	unsigned in_ring;
 	struct cis_store_req *live;		  /* in the ring, by next */
@@ -73,8 +77,45 @@ static struct cis_store_req *queue_pop(struct file *f)
 	return req;
 }
 
+static void ring_make(struct file *f)
+{
+	f->has_ring = -1;
+	if (io_uring_queue_init(DEPTH * 2, &f->ring, 0)) /* room for a cancel of each */
+		return;
+	if (io_uring_register_eventfd(&f->ring, f->event)) {
+		io_uring_queue_exit(&f->ring);
+		return;
+	}
+	f->has_ring = 1;
+}
+
+/* Without a ring the read is done here and now, which holds up the caller's thread for its time. */
+static void read_blocking(struct file *f, struct cis_store_req *req)
+{
+	while (req->progress < req->len) {
+		ssize_t n = pread(f->fd, (char *)req->buf + req->progress, req->len - req->progress,
+				  (off_t)(req->off + req->progress));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			req->done(req, n ? -errno : -ENODATA);
+			return;
+		}
+		req->progress += (uint32_t)n;
+	}
+	req->done(req, 0);
+}
+
 static void queue_drain(struct file *f)
 {
+	if (!f->has_ring)
+		ring_make(f);
+	if (f->has_ring < 0) {
+		while (f->queue)
+			read_blocking(f, queue_pop(f));
+		return;
+	}
 	while (f->queue && f->in_ring < DEPTH)
 		ring_push(f, queue_pop(f));
 	io_uring_submit(&f->ring);
@@ -188,7 +229,12 @@ static void file_reap(struct cis_store *store)
 {
 	struct file *f = file_of(store);
 	struct io_uring_cqe *cqe;
+	uint64_t count;
 
+	if (f->has_ring < 1)
+		return;
+	if (read(f->event, &count, sizeof(count)) < 0 && errno != EAGAIN)
+		return;
 	while (!io_uring_peek_cqe(&f->ring, &cqe)) {
 		struct cis_store_req *req = io_uring_cqe_get_data(cqe);
 		int res = cqe->res;
@@ -235,14 +281,16 @@ static void file_cancel(struct cis_store *store, struct cis_store_req *req)
 
 static int file_fd(struct cis_store *store)
 {
-	return file_of(store)->ring.ring_fd;
+	return file_of(store)->event;
 }
 
 static void file_close(struct cis_store *store)
 {
 	struct file *f = file_of(store);
 
-	io_uring_queue_exit(&f->ring);
+	if (f->has_ring > 0)
+		io_uring_queue_exit(&f->ring);
+	close(f->event);
 	if (f->direct >= 0)
 		close(f->direct);
 	close(f->fd);
@@ -275,9 +323,9 @@ int cis_store_file_open(int fd, struct cis_store **ret, struct cis_error *err)
 		rc = cis_fail(err, errno, "store file: %s", strerror(errno));
 		goto fail;
 	}
-	rc = io_uring_queue_init(DEPTH * 2, &f->ring, 0); /* room for a cancel of each */
-	if (rc < 0) {
-		cis_fail(err, -rc, "store file: io_uring: %s (is kernel.io_uring_disabled set?)", strerror(-rc));
+	f->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (f->event < 0) {
+		rc = cis_fail(err, errno, "store file: eventfd: %s", strerror(errno));
 		goto fail_fd;
 	}
 	/* A descriptor of its own: O_DIRECT is a flag of the open file, which the duplicate shares. */
