@@ -1,0 +1,101 @@
+#include "daemon/awake.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+struct cis_awake {
+	uint64_t quiet_ns;
+	_Atomic uint64_t last_ns;
+	_Atomic int held;
+	pthread_mutex_t lock; /* of what follows */
+	int fd;
+	uint64_t since_ns, total_ns;
+};
+
+int cis_awake_create(unsigned quiet_ms, struct cis_awake **ret)
+{
+	struct cis_awake *a = calloc(1, sizeof(*a));
+
+	if (!a)
+		return -ENOMEM;
+	a->quiet_ns = (uint64_t)quiet_ms * 1000000u;
+	a->fd = -1;
+	pthread_mutex_init(&a->lock, NULL);
+	*ret = a;
+	return 0;
+}
+
+void cis_awake_destroy(struct cis_awake *a)
+{
+	if (!a)
+		return;
+	if (a->fd >= 0)
+		close(a->fd);
+	pthread_mutex_destroy(&a->lock);
+	free(a);
+}
+
+/* The kernel keeps to it as long as the file is open.  Where it cannot be opened nothing is held, and faults take longer. */
+static void hold(struct cis_awake *a)
+{
+	int32_t zero = 0;
+
+	pthread_mutex_lock(&a->lock);
+	if (a->fd < 0) {
+		a->fd = open("/dev/cpu_dma_latency", O_WRONLY | O_CLOEXEC);
+		if (a->fd >= 0 && write(a->fd, &zero, sizeof(zero)) != sizeof(zero)) {
+			close(a->fd);
+			a->fd = -1;
+		}
+		a->since_ns = cis_now_ns(NULL);
+	}
+	atomic_store(&a->held, 1);
+	pthread_mutex_unlock(&a->lock);
+}
+
+void cis_awake_touch(struct cis_awake *a)
+{
+	if (!a->quiet_ns)
+		return;
+	atomic_store_explicit(&a->last_ns, cis_now_ns(NULL), memory_order_relaxed);
+	if (!atomic_load_explicit(&a->held, memory_order_relaxed))
+		hold(a);
+}
+
+int cis_awake_tick(struct cis_awake *a)
+{
+	uint64_t now = cis_now_ns(NULL), last = atomic_load(&a->last_ns);
+	int wait = -1;
+
+	pthread_mutex_lock(&a->lock);
+	if (!atomic_load(&a->held)) {
+		/* nothing to do */
+	} else if (now >= last + a->quiet_ns) {
+		if (a->fd >= 0) {
+			close(a->fd);
+			a->total_ns += now - a->since_ns;
+		}
+		a->fd = -1;
+		atomic_store(&a->held, 0);
+	} else {
+		wait = (int)((last + a->quiet_ns - now) / 1000000) + 1;
+	}
+	pthread_mutex_unlock(&a->lock);
+	return wait;
+}
+
+uint64_t cis_awake_held_ns(struct cis_awake *a)
+{
+	uint64_t total;
+
+	pthread_mutex_lock(&a->lock);
+	total = a->total_ns + (a->fd >= 0 ? cis_now_ns(NULL) - a->since_ns : 0);
+	pthread_mutex_unlock(&a->lock);
+	return total;
+}

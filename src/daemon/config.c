@@ -1,0 +1,155 @@
+#include "daemon/config.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+
+enum type { PATH, NUMBER, YES_NO, LEVEL };
+
+static const struct key {
+	const char *name;
+	enum type type;
+	size_t at;
+	unsigned max; /* of a number */
+} keys[] = {
+	{ "control", PATH, offsetof(struct cis_config, control), 0 },
+	{ "traces", PATH, offsetof(struct cis_config, traces), 0 },
+	{ "images", PATH, offsetof(struct cis_config, images), 0 },
+	{ "shards", NUMBER, offsetof(struct cis_config, shards), 256 },
+	{ "workers", NUMBER, offsetof(struct cis_config, workers), 256 },
+	{ "guests", NUMBER, offsetof(struct cis_config, guests), 1000000 },
+	{ "tries", NUMBER, offsetof(struct cis_config, tries), 20 },
+	{ "awake_ms", NUMBER, offsetof(struct cis_config, awake_ms), 3600000 },
+	{ "neighbours", YES_NO, offsetof(struct cis_config, neighbours), 0 },
+	{ "detach", YES_NO, offsetof(struct cis_config, detach), 0 },
+	{ "log_level", LEVEL, offsetof(struct cis_config, log_level), 0 },
+};
+
+const char *cis_config_key(size_t i)
+{
+	return i < sizeof(keys) / sizeof(keys[0]) ? keys[i].name : NULL;
+}
+
+void cis_config_init(struct cis_config *c)
+{
+	*c = (struct cis_config){
+		.control = strdup("/run/cistern/control.sock"), .traces = strdup("/var/lib/cistern/traces"),
+		.images = strdup("/var/lib/cistern/images"), .guests = 4096, .tries = 4, .awake_ms = 100,
+		.neighbours = true, .detach = true, .log_level = CIS_LOG_INFO,
+	};
+}
+
+void cis_config_fini(struct cis_config *c)
+{
+	free(c->control);
+	free(c->traces);
+	free(c->images);
+}
+
+static int set_path(char **at, const char *key, const char *value, struct cis_error *err)
+{
+	if (*value != '/')
+		return cis_fail(err, EINVAL, "%s: '%s' is not an absolute path", key, value);
+	char *copy = strdup(value);
+
+	if (!copy)
+		return cis_fail(err, ENOMEM, "%s: out of memory", key);
+	free(*at);
+	*at = copy;
+	return 0;
+}
+
+static int set_number(unsigned *at, const struct key *key, const char *value, struct cis_error *err)
+{
+	char *end;
+	unsigned long n = strtoul(value, &end, 10);
+
+	if (!isdigit((unsigned char)*value) || *end || n > key->max)
+		return cis_fail(err, EINVAL, "%s: '%s' is not a number from 0 to %u", key->name, value, key->max);
+	*at = (unsigned)n;
+	return 0;
+}
+
+static int set(struct cis_config *c, const struct key *key, const char *value, struct cis_error *err)
+{
+	void *at = (char *)c + key->at;
+	int level;
+
+	switch (key->type) {
+	case PATH:
+		return set_path(at, key->name, value, err);
+	case NUMBER:
+		return set_number(at, key, value, err);
+	case YES_NO:
+		if (strcmp(value, "yes") && strcmp(value, "no"))
+			return cis_fail(err, EINVAL, "%s: '%s' is neither yes nor no", key->name, value);
+		*(bool *)at = !strcmp(value, "yes");
+		return 0;
+	case LEVEL:
+		level = cis_log_level_parse(value);
+		if (level < 0)
+			return cis_fail(err, EINVAL, "%s: '%s' is none of error, warn, info, debug", key->name, value);
+		*(int *)at = level;
+	}
+	return 0;
+}
+
+int cis_config_set(struct cis_config *c, const char *key, const char *value, struct cis_error *err)
+{
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+		if (!strcmp(key, keys[i].name))
+			return set(c, &keys[i], value, err);
+	return cis_fail(err, EINVAL, "no such key: '%s'", key);
+}
+
+static char *trim(char *s)
+{
+	char *end;
+
+	while (isspace((unsigned char)*s))
+		s++;
+	end = s + strlen(s);
+	while (end > s && isspace((unsigned char)end[-1]))
+		*--end = 0;
+	return s;
+}
+
+static int parse_line(struct cis_config *c, char *line, struct cis_error *err)
+{
+	char *hash = strchr(line, '#'), *equals;
+
+	if (hash)
+		*hash = 0;
+	line = trim(line);
+	if (!*line)
+		return 0;
+	equals = strchr(line, '=');
+	if (!equals)
+		return cis_fail(err, EINVAL, "'%s' is not 'key = value'", line);
+	*equals = 0;
+	return cis_config_set(c, trim(line), trim(equals + 1), err);
+}
+
+int cis_config_load(struct cis_config *c, const char *path, struct cis_error *err)
+{
+	FILE *f = fopen(path, "re");
+	_cleanup_free_ char *line = NULL;
+	size_t room = 0;
+	int rc = 0;
+
+	if (!f)
+		return cis_fail(err, errno, "%s: %s", path, strerror(errno));
+	for (unsigned nr = 1; !rc && getline(&line, &room, f) >= 0; nr++) {
+		rc = parse_line(c, line, err);
+		if (rc)
+			cis_fail_prefix(err, -rc, "%s:%u", path, nr);
+	}
+	fclose(f);
+	return rc;
+}

@@ -1,0 +1,38 @@
+/* The daemon's configuration: a file of `key = value` lines, then the command line; cisternd(8) lists the keys. */
+#ifndef CIS_DAEMON_CONFIG_H
+#define CIS_DAEMON_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/error.h"
+
+#define CIS_CONFIG_FILE "/etc/cistern/cisternd.conf"
+
+struct cis_config {
+	char *control;	    /* control = PATH: the control socket */
+	char *traces;	    /* traces = DIR: where recorded traces go */
+	char *images;	    /* images = DIR[:DIR...]: where parents of images are looked up */
+	unsigned shards;    /* shards = N: threads that serve faults; 0: one for every two CPUs, at least 1 */
+	unsigned workers;   /* workers = N: threads that fill; 0: one a CPU */
+	unsigned guests;    /* guests = N: at most */
+	unsigned tries;	    /* tries = N: reads of a chunk before the guest's failure policy */
+	unsigned awake_ms;  /* awake_ms = N: keep CPUs from idling deeply that long after a guest's last fault; 0: never */
+	bool neighbours;    /* neighbours = yes|no: install the rest of a chunk with the page that faulted */
+	bool detach;	    /* detach = yes|no: hand a wholly filled guest to the kernel */
+	int log_level;	    /* log_level = error|warn|info|debug */
+};
+
+void cis_config_init(struct cis_config *c);
+void cis_config_fini(struct cis_config *c);
+
+/** cis_config_set() - one key.  Return: 0, -EINVAL (no such key, or not a value for it), -ENOMEM. */
+int cis_config_set(struct cis_config *c, const char *key, const char *value, struct cis_error *err);
+
+/** cis_config_load() - a file.  Return: 0, or the first thing that is wrong, with its line. */
+int cis_config_load(struct cis_config *c, const char *path, struct cis_error *err);
+
+/** cis_config_key() - name of key @i, NULL past the last: the man page is compared with them. */
+const char *cis_config_key(size_t i);
+
+#endif

@@ -1,0 +1,248 @@
+#include "daemon/engine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "daemon/api.h"
+#include "daemon/awake.h"
+#include "daemon/events.h"
+#include "daemon/guest_int.h"
+#include "os/uffd.h"
+
+#define TICK_MS	     1000
+#define LINK_BATCH   64
+#define EPOLL_EVENTS 16
+
+/* Images. */
+
+static int chain_dirs(const char *list, char *copy, size_t len, const char **dirs, size_t max)
+{
+	size_t n = 0;
+	char *at, *save = NULL;
+
+	if (strlen(list) >= len)
+		return 0;
+	strcpy(copy, list);
+	for (at = strtok_r(copy, ":", &save); at && n < max; at = strtok_r(NULL, ":", &save))
+		dirs[n++] = at;
+	return (int)n;
+}
+
+static void close_everywhere(struct cis_engine *e, struct cis_image *img)
+{
+	/* Parents were opened for this image alone, so nobody else reads them. */
+	for (struct cis_image *i = img; i; i = cis_image_info(i)->parent)
+		for (unsigned s = 0; s < e->nr_shards; s++)
+			cis_shard_forget(e->shards[s], i);
+	cis_workers_forget(e->workers);
+	cis_image_unref(img);
+}
+
+int cis_engine_image(struct cis_engine *e, const char *path, struct cis_image **ret, struct cis_error *err)
+{
+	char copy[4096];
+	const char *dirs[16];
+	struct cis_image_dirs search = { dirs, (size_t)chain_dirs(e->config->images, copy, sizeof(copy), dirs, 16) };
+	struct cis_image_use *more;
+	struct cis_image *img;
+	int rc = cis_image_open(path, &search, &img, err);
+
+	if (rc)
+		return rc;
+	for (size_t i = 0; i < e->nr_images; i++)
+		if (!memcmp(cis_image_info(e->images[i].img)->id, cis_image_info(img)->id, CIS_IMAGE_ID_BYTES)) {
+			cis_image_unref(img);
+			e->images[i].guests++;
+			*ret = e->images[i].img;
+			return 0;
+		}
+	more = realloc(e->images, (e->nr_images + 1) * sizeof(*more));
+	if (!more) {
+		cis_image_unref(img);
+		return cis_fail(err, ENOMEM, "%s: out of memory", path);
+	}
+	e->images = more;
+	e->images[e->nr_images++] = (struct cis_image_use){ img, 1 };
+	*ret = img;
+	return 0;
+}
+
+void cis_engine_image_put(struct cis_engine *e, struct cis_image *img)
+{
+	for (size_t i = 0; i < e->nr_images; i++) {
+		if (e->images[i].img != img)
+			continue;
+		if (--e->images[i].guests)
+			return;
+		e->images[i] = e->images[--e->nr_images];
+		close_everywhere(e, img);
+		return;
+	}
+}
+
+struct cis_shard *cis_engine_shard(struct cis_engine *e)
+{
+	struct cis_shard *best = e->shards[0];
+
+	for (unsigned i = 1; i < e->nr_shards; i++)
+		if (cis_shard_seats(e->shards[i]) < cis_shard_seats(best))
+			best = e->shards[i];
+	return best;
+}
+
+/* Start and end. */
+
+static int start_threads(struct cis_engine *e, struct cis_error *err)
+{
+	unsigned cpus = (unsigned)get_nprocs();
+	unsigned workers = e->config->workers ? e->config->workers : cpus;
+	unsigned shards = e->config->shards ? e->config->shards : cpus > 2 ? cpus / 2 : 1;
+	int rc = cis_workers_create(workers, &e->workers);
+
+	if (rc)
+		return cis_fail(err, -rc, "%u workers: %s", workers, strerror(-rc));
+	e->shards = calloc(shards, sizeof(*e->shards));
+	if (!e->shards)
+		return cis_fail(err, ENOMEM, "out of memory");
+	for (; e->nr_shards < shards; e->nr_shards++) {
+		rc = cis_shard_create(e->nr_shards, e->workers, &e->box, e->awake, &e->shards[e->nr_shards]);
+		if (rc)
+			return cis_fail(err, -rc, "shard %u: %s", e->nr_shards, strerror(-rc));
+	}
+	return 0;
+}
+
+static int start(struct cis_engine *e, int wire, struct cis_error *err)
+{
+	int rc = cis_mailbox_init(&e->box);
+
+	if (rc)
+		return cis_fail(err, -rc, "eventfd: %s", strerror(-rc));
+	e->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (e->epoll < 0)
+		return cis_fail(err, errno, "epoll: %s", strerror(errno));
+	if (cis_events_create(&e->events) || cis_awake_create(e->config->awake_ms, &e->awake))
+		return cis_fail(err, ENOMEM, "out of memory");
+	rc = start_threads(e, err);
+	if (rc)
+		return rc;
+	rc = cis_keeper_link_create(wire, &cis_guest_link_ops, e, &e->link);
+	if (rc)
+		return cis_fail(err, -rc, "wire to the keeper: %s", strerror(-rc));
+	e->has_keeper = true;
+	return cis_api_create(e, e->config->control, &e->api, err);
+}
+
+static void end(struct cis_engine *e)
+{
+	cis_api_destroy(e->api);
+	while (e->nr_guests)
+		cis_guest_forget(e->guests[0]); /* all are gone */
+	free(e->guests);
+	for (unsigned i = 0; i < e->nr_shards; i++)
+		cis_shard_destroy(e->shards[i]);
+	free(e->shards);
+	cis_workers_destroy(e->workers);
+	free(e->images);
+	cis_keeper_link_destroy(e->link);
+	cis_awake_destroy(e->awake);
+	cis_events_destroy(e->events);
+	if (e->epoll >= 0)
+		close(e->epoll);
+	cis_mailbox_fini(&e->box);
+}
+
+/* The control thread. */
+
+static void watch(struct cis_engine *e, int fd)
+{
+	struct epoll_event ev = { .events = EPOLLIN, .data.fd = fd };
+
+	epoll_ctl(e->epoll, EPOLL_CTL_ADD, fd, &ev);
+}
+
+static bool all_gone(const struct cis_engine *e)
+{
+	for (size_t i = 0; i < e->nr_guests; i++)
+		if (e->guests[i]->state != CIS_GUEST_GONE)
+			return false;
+	return true;
+}
+
+static int shorter(int a, int b)
+{
+	return a < 0 ? b : b < 0 ? a : a < b ? a : b;
+}
+
+static void loop(struct cis_engine *e)
+{
+	struct epoll_event ev[EPOLL_EVENTS];
+	int link_fd = cis_keeper_link_fd(e->link);
+	uint64_t next_tick = 0;
+	bool more = false;
+
+	watch(e, e->box.event);
+	watch(e, link_fd);
+	watch(e, cis_api_fd(e->api));
+	while (!e->stopping || !all_gone(e)) {
+		int wait = shorter(shorter(cis_awake_tick(e->awake), cis_api_timeout_ms(e->api)), TICK_MS);
+
+		epoll_wait(e->epoll, ev, EPOLL_EVENTS, more ? 0 : wait);
+		if (e->has_keeper) {
+			more = cis_keeper_link_run(e->link, LINK_BATCH);
+			if (!e->has_keeper) {
+				epoll_ctl(e->epoll, EPOLL_CTL_DEL, link_fd, NULL);
+				more = false;
+			}
+		}
+		cis_mailbox_run(&e->box);
+		cis_api_run(e->api);
+		if (cis_now_ns(NULL) >= next_tick) {
+			cis_guest_tick(e);
+			next_tick = cis_now_ns(NULL) + TICK_MS * 1000000ull;
+		}
+	}
+}
+
+/* What the kernel cannot do is said once, at the start, where the operator looks. */
+static int check_kernel(struct cis_error *err)
+{
+	uint64_t features;
+	int rc = cis_uffd_features(&features);
+
+	if (rc == -EPERM || rc == -EACCES) {
+		/* Monitors make the descriptors; the engine only uses them. */
+		cis_log(CIS_LOG_INFO, "no permission to make a userfaultfd here; guests' monitors need it, the daemon does not");
+		return 0;
+	}
+	if (rc)
+		return cis_fail(err, -rc, "this kernel has no userfaultfd (%s): run 'cistern doctor'", strerror(-rc));
+	if (!(features & UFFD_FEATURE_POISON))
+		cis_log(CIS_LOG_WARN, "this kernel has no UFFDIO_POISON (Linux 6.6): the policy poison kills the guest");
+	return 0;
+}
+
+int cis_engine_main(const struct cis_config *config, int wire)
+{
+	struct cis_engine e = { .config = config, .epoll = -1, .started_ns = cis_now_ns(NULL), .keeper_pid = getppid() };
+	struct cis_error err;
+	int rc = check_kernel(&err);
+
+	if (!rc)
+		rc = start(&e, wire, &err);
+	if (rc) {
+		cis_log(CIS_LOG_ERROR, "engine: %s", err.text);
+		return 1;
+	}
+	cis_log(CIS_LOG_INFO, "engine: serving on %s, %u shards, %u workers", config->control, e.nr_shards,
+		cis_workers_nr(e.workers));
+	loop(&e);
+	cis_log(CIS_LOG_INFO, "engine: the last guest has gone");
+	end(&e);
+	return 0;
+}

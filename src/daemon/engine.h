@@ -1,0 +1,68 @@
+/*
+ * The engine: the process that serves faults.  One control thread owns everything here; shards and workers hear of it by
+ * messages.
+ */
+#ifndef CIS_DAEMON_ENGINE_H
+#define CIS_DAEMON_ENGINE_H
+
+#include <sys/types.h>
+
+#include "daemon/config.h"
+#include "daemon/keeper_link.h"
+#include "daemon/mailbox.h"
+#include "daemon/shard.h"
+#include "daemon/worker.h"
+
+struct cis_api;
+struct cis_events;
+struct cis_guest;
+struct cis_awake;
+
+/** struct cis_image_use - an open image and how many guests use it */
+struct cis_image_use {
+	struct cis_image *img;
+	unsigned guests;
+};
+
+struct cis_engine {
+	const struct cis_config *config;
+	struct cis_keeper_link *link;
+	bool has_keeper, stopping;
+	struct cis_mailbox box;
+	int epoll;
+	struct cis_workers *workers;
+	struct cis_shard **shards;
+	unsigned nr_shards;
+	struct cis_guest **guests; /* by id */
+	size_t nr_guests;
+	struct cis_image_use *images;
+	size_t nr_images;
+	uint64_t next_serial;
+	uint64_t generation;
+	uint64_t started_ns;
+	pid_t keeper_pid;
+	struct cis_api *api;
+	struct cis_events *events;
+	struct cis_awake *awake;
+};
+
+/**
+ * cis_engine_main() - run an engine until it is told to stop and the last guest has gone
+ * @wire: its end of the wire to the keeper
+ *
+ * Return: exit status.
+ */
+int cis_engine_main(const struct cis_config *config, int wire);
+
+/**
+ * cis_engine_image() - an open image for a guest, shared with other guests of the same image
+ *
+ * Return: as cis_image_open().  cis_engine_image_put() gives it back.
+ */
+int cis_engine_image(struct cis_engine *e, const char *path, struct cis_image **ret, struct cis_error *err);
+void cis_engine_image_put(struct cis_engine *e, struct cis_image *img);
+
+/** cis_engine_shard() - the one with the fewest guests. */
+struct cis_shard *cis_engine_shard(struct cis_engine *e);
+
+#endif

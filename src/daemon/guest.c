@@ -1,0 +1,444 @@
+#include "daemon/guest.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "daemon/events.h"
+#include "daemon/guest_int.h"
+#include "image/trace.h"
+#include "os/memfd.h"
+#include "os/pidfd.h"
+#include "os/sock.h"
+#include "os/uffd.h"
+#include <signal.h>
+#include <unistd.h>
+
+#define GONE_MAX 1024u /* gone guests that stay listed */
+
+static const char *const state_names[] = { "expected", "filling", "filled", "independent", "gone" };
+
+const char *cis_guest_state_name(enum cis_guest_state state)
+{
+	return state_names[state];
+}
+
+int cis_guest_state_parse(const char *text)
+{
+	for (int i = CIS_GUEST_EXPECTED; i <= CIS_GUEST_GONE; i++)
+		if (!strcmp(text, state_names[i]))
+			return i;
+	return -EINVAL;
+}
+
+bool cis_guest_id_ok(const char *id)
+{
+	size_t n = strlen(id);
+
+	if (!n || n > CIS_GUEST_ID_MAX || !isalnum((unsigned char)id[0]))
+		return false;
+	return strspn(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-") == n;
+}
+
+/* The table is sorted by id.  Return: where @id is, or would be. */
+static size_t place_of(const struct cis_engine *e, const char *id)
+{
+	size_t lo = 0, hi = e->nr_guests;
+
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+
+		if (strcmp(e->guests[mid]->id, id) < 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+struct cis_guest *cis_guest_find(struct cis_engine *e, const char *id)
+{
+	size_t at = place_of(e, id);
+
+	return at < e->nr_guests && !strcmp(e->guests[at]->id, id) ? e->guests[at] : NULL;
+}
+
+static int table_insert(struct cis_guest *g)
+{
+	struct cis_engine *e = g->engine;
+	size_t at = place_of(e, g->id);
+	struct cis_guest **more = realloc(e->guests, (e->nr_guests + 1) * sizeof(*more));
+
+	if (!more)
+		return -ENOMEM;
+	e->guests = more;
+	memmove(&e->guests[at + 1], &e->guests[at], (e->nr_guests - at) * sizeof(*more));
+	e->guests[at] = g;
+	e->nr_guests++;
+	return 0;
+}
+
+static void table_remove(struct cis_guest *g)
+{
+	struct cis_engine *e = g->engine;
+	size_t at = place_of(e, g->id);
+
+	memmove(&e->guests[at], &e->guests[at + 1], (--e->nr_guests - at) * sizeof(*e->guests));
+}
+
+static void call_watches(struct cis_guest *g, bool deleted)
+{
+	struct cis_guest_watch *w = g->watches, *next;
+
+	for (; w; w = next) {
+		next = w->next; /* it may take itself off */
+		w->changed(w, deleted ? NULL : g);
+	}
+}
+
+void cis_guest_watch(struct cis_guest *g, struct cis_guest_watch *watch)
+{
+	watch->next = g->watches;
+	g->watches = watch;
+}
+
+void cis_guest_unwatch(struct cis_guest *g, struct cis_guest_watch *watch)
+{
+	for (struct cis_guest_watch **at = &g->watches; *at; at = &(*at)->next)
+		if (*at == watch) {
+			*at = watch->next;
+			return;
+		}
+}
+
+void cis_guest_move(struct cis_guest *g, enum cis_guest_state state)
+{
+	static const char *const event[] = { "guest.expected", "guest.connected", "guest.filled", "guest.independent",
+					     "guest.gone" };
+
+	if (state < g->state)
+		return;
+	g->state = state;
+	cis_events_guest(g->engine->events, event[state], g);
+	call_watches(g, false);
+}
+
+static void free_guest(struct cis_guest *g)
+{
+	free(g->image_path);
+	free(g->socket);
+	free(g->kind);
+	free(g->trace);
+	free(g->regions);
+	free(g);
+}
+
+void cis_guest_forget(struct cis_guest *g)
+{
+	call_watches(g, true);
+	table_remove(g);
+	free_guest(g);
+}
+
+void cis_guest_release(struct cis_guest *g)
+{
+	struct cis_engine *e = g->engine;
+
+	cis_seat_destroy(g->seat);
+	g->seat = NULL;
+	cis_memfd_unmap(g->state_map.header, g->state_bytes);
+	cis_memfd_unmap(g->alias, g->alias_bytes);
+	g->state_map = (struct cis_state){ 0 };
+	g->alias = NULL;
+	cis_fds_close(g->fds, g->nr_fds);
+	g->nr_fds = 0;
+	if (g->pidfd >= 0)
+		close(g->pidfd);
+	g->pidfd = -1;
+	cis_handshake_destroy(g->hs);
+	g->hs = NULL;
+	if (g->has_conn && e->has_keeper)
+		cis_keeper_link_release(e->link, g->conn);
+	g->has_conn = false;
+	if (g->listening && e->has_keeper)
+		cis_keeper_link_unlisten(e->link, g->serial);
+	g->listening = false;
+	if (g->image)
+		cis_engine_image_put(e, g->image);
+	g->image = NULL;
+}
+
+static void drop_oldest_gone(struct cis_engine *e)
+{
+	struct cis_guest *oldest = NULL;
+	size_t gone = 0;
+
+	for (size_t i = 0; i < e->nr_guests; i++) {
+		struct cis_guest *g = e->guests[i];
+
+		if (g->state != CIS_GUEST_GONE)
+			continue;
+		gone++;
+		if (!oldest || g->serial < oldest->serial)
+			oldest = g;
+	}
+	if (gone > GONE_MAX)
+		cis_guest_forget(oldest);
+}
+
+void cis_guest_bury(struct cis_guest *g)
+{
+	cis_guest_release(g);
+	cis_guest_move(g, CIS_GUEST_GONE);
+	if (g->deleted)
+		cis_guest_forget(g);
+	else
+		drop_oldest_gone(g->engine);
+}
+
+void cis_guest_end(struct cis_guest *g, const char *why)
+{
+	if (g->state == CIS_GUEST_GONE || g->leaving)
+		return;
+	if (why)
+		snprintf(g->error, sizeof(g->error), "%s", why);
+	if (g->seat) {
+		cis_seat_report(g->seat, &g->last);
+		if (g->last.recording && !cis_seat_record_stop(g->seat, &g->trace, &g->nr_trace))
+			g->has_trace = true;
+		g->leaving = true;
+		cis_seat_leave(g->seat); /* the rest when it has left */
+		return;
+	}
+	cis_guest_bury(g);
+}
+
+static char *default_socket(const struct cis_engine *e, const char *id)
+{
+	const char *control = e->config->control, *slash = strrchr(control, '/');
+	char *path;
+
+	return asprintf(&path, "%.*s/guests/%s.sock", (int)(slash - control), control, id) < 0 ? NULL : path;
+}
+
+static struct cis_guest *make(struct cis_engine *e, const char *id, const struct cis_guest_opts *opts)
+{
+	struct cis_guest *g = calloc(1, sizeof(*g));
+
+	if (!g)
+		return NULL;
+	g->engine = e;
+	snprintf(g->id, sizeof(g->id), "%s", id);
+	g->serial = ++e->next_serial;
+	g->pidfd = -1;
+	g->memory.uffd = g->memory.memfd = -1;
+	g->image_path = strdup(opts->image);
+	g->socket = opts->socket ? strdup(opts->socket) : default_socket(e, id);
+	g->kind = strdup(opts->kind);
+	g->policy = opts->policy;
+	g->fill = opts->fill;
+	g->record = opts->record;
+	if (!g->image_path || !g->socket || !g->kind) {
+		free_guest(g);
+		return NULL;
+	}
+	return g;
+}
+
+static size_t live_guests(const struct cis_engine *e)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < e->nr_guests; i++)
+		n += e->guests[i]->state != CIS_GUEST_GONE;
+	return n;
+}
+
+static int listen_for(struct cis_guest *g, const struct cis_guest_opts *opts, struct cis_error *err)
+{
+	struct cis_wire_listen listen = { .mode = 0600, .uid = opts->uid, .gid = opts->gid };
+	int rc;
+
+	if (strlen(g->socket) >= sizeof(listen.path))
+		return cis_fail(err, ENAMETOOLONG, "%s: a socket's path has at most %zu characters", g->socket,
+				sizeof(listen.path) - 1);
+	strcpy(listen.path, g->socket);
+	listen.note = g->id;
+	listen.note_len = strlen(g->id);
+	if (!opts->socket) {
+		char *slash = strrchr(g->socket, '/');
+
+		*slash = 0;
+		mkdir(g->socket, 0755);
+		*slash = '/';
+	}
+	rc = cis_keeper_link_listen(g->engine->link, g->serial, &listen);
+	return rc ? cis_fail(err, -rc, "%s: %s", g->socket, strerror(-rc)) : 0;
+}
+
+int cis_guest_put(struct cis_engine *e, const char *id, const struct cis_guest_opts *opts, struct cis_guest **ret,
+		  struct cis_error *err)
+{
+	struct cis_guest *g = cis_guest_find(e, id);
+	int rc;
+
+	if (g && g->state != CIS_GUEST_GONE)
+		return cis_fail(err, EEXIST, "guest %s is there already, %s", id, cis_guest_state_name(g->state));
+	if (!e->has_keeper)
+		return cis_fail(err, ENOTCONN, "the keeper is gone: restart cisternd to serve new guests");
+	if (e->stopping)
+		return cis_fail(err, EBUSY, "the daemon is stopping");
+	if (live_guests(e) >= e->config->guests)
+		return cis_fail(err, EBUSY, "%u guests are served already (guests in cisternd.conf)", e->config->guests);
+	if (g)
+		cis_guest_forget(g);
+	g = make(e, id, opts);
+	if (!g)
+		return cis_fail(err, ENOMEM, "out of memory for guest %s", id);
+	rc = cis_engine_image(e, opts->image, &g->image, err);
+	if (!rc) {
+		const struct cis_image_info *info = cis_image_info(g->image);
+
+		memcpy(g->image_id, info->id, sizeof(g->image_id));
+		g->nr_pages = info->nr_pages;
+		g->page_shift = info->page_shift;
+		rc = table_insert(g) ? cis_fail(err, ENOMEM, "out of memory for guest %s", id) : 0;
+	}
+	if (!rc) {
+		rc = listen_for(g, opts, err);
+		if (rc)
+			table_remove(g);
+	}
+	if (rc) {
+		cis_guest_release(g);
+		free_guest(g);
+		return rc;
+	}
+	*ret = g;
+	return 0;
+}
+
+int cis_guest_delete(struct cis_guest *g, bool force, struct cis_error *err)
+{
+	bool serves = g->state == CIS_GUEST_FILLING || g->state == CIS_GUEST_FILLED;
+
+	if (serves && !force)
+		return cis_fail(err, EBUSY, "guest %s is %s: its monitor would read zeros for absent pages; force kills it "
+				"first", g->id, cis_guest_state_name(g->state));
+	if (serves) {
+		int rc = g->pidfd >= 0 ? cis_pidfd_kill(g->pidfd, SIGKILL) : -ESRCH;
+
+		if (rc && rc != -ESRCH)
+			return cis_fail(err, -rc, "guest %s: its monitor, process %d, cannot be killed: %s", g->id,
+					(int)g->peer.pid, strerror(-rc));
+		if (g->pidfd < 0 && !g->eof)
+			return cis_fail(err, ESRCH, "guest %s: its monitor is not known as a process here, end it yourself",
+					g->id);
+	}
+	cis_events_guest(g->engine->events, "guest.deleted", g);
+	g->deleted = true;
+	if (g->state == CIS_GUEST_GONE)
+		cis_guest_forget(g);
+	else
+		cis_guest_end(g, NULL);
+	return 0;
+}
+
+int cis_guest_record_start(struct cis_guest *g, struct cis_error *err)
+{
+	int rc;
+
+	if (g->state == CIS_GUEST_GONE || g->leaving)
+		return cis_fail(err, EINVAL, "guest %s is gone", g->id);
+	if (!g->seat) {
+		if (g->record)
+			return cis_fail(err, EALREADY, "guest %s will be recorded from its first touch on already", g->id);
+		g->record = true; /* from its first touch on */
+	} else {
+		rc = cis_seat_record_start(g->seat);
+		if (rc)
+			return cis_fail(err, -rc, "guest %s: %s", g->id,
+					rc == -EALREADY ? "is being recorded already" : strerror(-rc));
+	}
+	cis_events_guest(g->engine->events, "record.started", g);
+	return 0;
+}
+
+/* The trace that was recorded so far; the caller frees it. */
+static int take_trace(struct cis_guest *g, struct cis_trace *ret, struct cis_error *err)
+{
+	if (g->has_trace) {
+		ret->pgno = g->trace;
+		ret->nr = g->nr_trace;
+		g->trace = NULL;
+		g->has_trace = false;
+		return 0;
+	}
+	if (!g->seat || g->leaving || cis_seat_record_stop(g->seat, &ret->pgno, &ret->nr))
+		return cis_fail(err, EINVAL, "guest %s is not being recorded", g->id);
+	return 0;
+}
+
+int cis_guest_record_stop(struct cis_guest *g, const char *path, uint64_t *ret_pages, struct cis_error *err)
+{
+	struct cis_trace trace = { .page_shift = g->page_shift, .guest_bytes = g->nr_pages << g->page_shift };
+	int rc = take_trace(g, &trace, err);
+
+	if (rc)
+		return rc;
+	g->record = false;
+	memcpy(trace.image_id, g->image_id, sizeof(trace.image_id));
+	rc = cis_trace_save(path, &trace, err);
+	if (!rc) {
+		*ret_pages = trace.nr;
+		cis_events_trace(g->engine->events, g, path, trace.nr);
+	}
+	cis_trace_fini(&trace);
+	return rc;
+}
+
+bool cis_guest_report(struct cis_guest *g, struct cis_seat_report *ret)
+{
+	if (g->seat && !g->leaving)
+		cis_seat_report(g->seat, ret);
+	else
+		*ret = g->last;
+	return g->regions != NULL;
+}
+
+void cis_guest_pages(const struct cis_guest *g, uint64_t *ret)
+{
+	memset(ret, 0, CIS_PAGE_STATES * sizeof(*ret));
+	if (!g->state_map.header)
+		return;
+	for (uint64_t i = 0; i < g->nr_pages; i++)
+		ret[cis_word_state(__atomic_load_n(&g->state_map.words[i], __ATOMIC_RELAXED))]++;
+}
+
+/*
+ * A monitor whose process we cannot hold (it lives in another PID namespace) closes its connection when it ends, but old
+ * Firecrackers close it right after the handshake.  A zero page offered at an address that no region has tells them
+ * apart: the kernel looks for the process first.
+ */
+static bool is_dead(const struct cis_guest *g)
+{
+	uint64_t done;
+
+	return cis_uffd_zero(g->memory.uffd, 4096, 4096, &done) == -ESRCH;
+}
+
+void cis_guest_tick(struct cis_engine *e)
+{
+	for (size_t i = 0; i < e->nr_guests; i++) {
+		struct cis_guest *g = e->guests[i];
+
+		if (g->seat && g->eof && g->pidfd < 0 && is_dead(g)) {
+			cis_guest_end(g, NULL);
+			return; /* the table may have changed; the others next time */
+		}
+	}
+}

@@ -1,0 +1,122 @@
+/*
+ * A guest, from the moment it is expected until it is forgotten.  Control thread only.
+ *
+ *	EXPECTED ──handshake──▶ FILLING ──hot section in──▶ FILLED ──all in──▶ INDEPENDENT
+ *	    any of them ──monitor exits, or the guest is given up──▶ GONE
+ */
+#ifndef CIS_DAEMON_GUEST_H
+#define CIS_DAEMON_GUEST_H
+
+#include <jansson.h>
+
+#include "daemon/engine.h"
+#include "vmm/handshake.h"
+
+enum cis_guest_state { CIS_GUEST_EXPECTED, CIS_GUEST_FILLING, CIS_GUEST_FILLED, CIS_GUEST_INDEPENDENT, CIS_GUEST_GONE };
+
+const char *cis_guest_state_name(enum cis_guest_state state);
+int cis_guest_state_parse(const char *text);
+
+#define CIS_GUEST_ID_MAX 64
+
+/** struct cis_guest_opts - what PUT /v1/guests/{id} says; strings are copied */
+struct cis_guest_opts {
+	const char *image;
+	const char *socket; /* NULL: beside the control socket */
+	const char *kind;   /* "firecracker" or "client" */
+	enum cis_policy policy;
+	enum cis_fill fill;
+	bool record;
+	uint32_t uid, gid; /* UINT32_MAX: the daemon's */
+};
+
+/** struct cis_guest_watch - somebody who waits for a guest's state to change */
+struct cis_guest_watch {
+	void (*changed)(struct cis_guest_watch *watch, struct cis_guest *guest); /* @guest NULL: deleted */
+	struct cis_guest_watch *next;
+};
+
+struct cis_guest {
+	struct cis_engine *engine;
+	char id[CIS_GUEST_ID_MAX + 1];
+	uint64_t serial; /* also the id of its listener */
+	enum cis_guest_state state;
+	bool listening;
+	int listen_error; /* errno, when it is forgotten because of it */
+	char *image_path, *socket, *kind;
+	struct cis_image *image; /* NULL once gone */
+	uint8_t image_id[CIS_IMAGE_ID_BYTES];
+	uint64_t nr_pages;
+	unsigned page_shift;
+	enum cis_policy policy;
+	enum cis_fill fill;
+	bool record;
+	char error[sizeof(((struct cis_error *)0)->text)];
+
+	/* the connection */
+	bool has_conn, acked;
+	uint64_t conn;
+	struct cis_peer peer;
+	int pidfd;
+	bool eof;
+	struct cis_handshake *hs;
+	int fds[CIS_WIRE_FDS_MAX];
+	size_t nr_fds;
+	struct cis_guest_memory memory;
+	struct cis_region *regions; /* as the pager has them; NULL before the handshake is accepted */
+	size_t nr_regions;
+	void *alias; /* mapping of the memfd, or NULL */
+	uint64_t alias_bytes;
+	struct cis_state state_map;
+	uint64_t state_bytes;
+	struct cis_seat *seat;
+	bool leaving, deleted;
+	struct cis_seat_report last; /* of a guest that has gone, as its pages */
+	uint64_t last_pages[CIS_PAGE_STATES];
+	uint32_t *trace;	     /* recorded by a guest that went before it was stopped */
+	uint64_t nr_trace;
+	bool has_trace;
+
+	struct cis_guest_watch *watches;
+};
+
+/** cis_guest_id_ok() - is it an id that the API allows? */
+bool cis_guest_id_ok(const char *id);
+
+struct cis_guest *cis_guest_find(struct cis_engine *e, const char *id);
+
+/**
+ * cis_guest_put() - expect a guest
+ * @ret: not listening yet: its watches are called when it is, or, with NULL, when that failed
+ *
+ * Return: 0; -EEXIST; -EBUSY (too many); -ENOTCONN (no keeper); as cis_image_open().
+ */
+int cis_guest_put(struct cis_engine *e, const char *id, const struct cis_guest_opts *opts, struct cis_guest **ret,
+		  struct cis_error *err);
+
+/** cis_guest_delete() - forget one; @force kills its monitor.  Return: 0, -EBUSY. */
+int cis_guest_delete(struct cis_guest *g, bool force, struct cis_error *err);
+
+/** cis_guest_record() - start, or stop and write the trace to @path.  Return: 0, -EALREADY, -EINVAL (wrong state), of the file. */
+int cis_guest_record_start(struct cis_guest *g, struct cis_error *err);
+int cis_guest_record_stop(struct cis_guest *g, const char *path, uint64_t *ret_pages, struct cis_error *err);
+
+/** cis_guest_report() - figures, now or as they were when it went.  Return: false when it never connected. */
+bool cis_guest_report(struct cis_guest *g, struct cis_seat_report *ret);
+
+/** cis_guest_render() - as the API shows it; a new reference. */
+json_t *cis_guest_render(struct cis_guest *g);
+
+/** cis_guest_pages() - pages by state; @ret has CIS_PAGE_STATES entries. */
+void cis_guest_pages(const struct cis_guest *g, uint64_t *ret);
+
+void cis_guest_watch(struct cis_guest *g, struct cis_guest_watch *watch);
+void cis_guest_unwatch(struct cis_guest *g, struct cis_guest_watch *watch);
+
+/** cis_guest_tick() - once a second: guests whose end nobody reports. */
+void cis_guest_tick(struct cis_engine *e);
+
+/** cis_guest_link_ops - what the engine does when the keeper speaks; ctx is the engine. */
+extern const struct cis_keeper_link_ops cis_guest_link_ops;
+
+#endif

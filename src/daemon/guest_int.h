@@ -1,0 +1,22 @@
+/* What the files of a guest share. */
+#ifndef CIS_DAEMON_GUEST_INT_H
+#define CIS_DAEMON_GUEST_INT_H
+
+#include "daemon/guest.h"
+
+/** cis_guest_move() - into a later state: events, watches. */
+void cis_guest_move(struct cis_guest *g, enum cis_guest_state state);
+
+/** cis_guest_release() - give back everything but its place in the table; the seat has left. */
+void cis_guest_release(struct cis_guest *g);
+
+/** cis_guest_end() - it is gone or given up; @why NULL when it just ended. */
+void cis_guest_end(struct cis_guest *g, const char *why);
+
+/** cis_guest_bury() - release it and list it as gone, or forget it when it was deleted.  It may be freed. */
+void cis_guest_bury(struct cis_guest *g);
+
+/** cis_guest_forget() - out of the table, freed; nothing of it is left. */
+void cis_guest_forget(struct cis_guest *g);
+
+#endif

@@ -1,0 +1,63 @@
+#include "daemon/log.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+#define BURST  200u /* lines at once */
+#define A_SEC  20u  /* and then a second, for each level but errors, which have their own */
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct bucket {
+	double tokens;
+	uint64_t at_ns;
+	unsigned long dropped;
+} buckets[4] = { { BURST, 0, 0 }, { BURST, 0, 0 }, { BURST, 0, 0 }, { BURST, 0, 0 } };
+
+/* A token bucket (Turner 1986) a level.  Return: lines that were dropped before this one, or -1: drop it too. */
+static long admit(struct bucket *b)
+{
+	uint64_t now = cis_now_ns(NULL);
+	long dropped;
+
+	if (b->at_ns)
+		b->tokens += (double)(now - b->at_ns) / 1e9 * A_SEC;
+	if (b->tokens > BURST)
+		b->tokens = BURST;
+	b->at_ns = now;
+	if (b->tokens < 1) {
+		b->dropped++;
+		return -1;
+	}
+	b->tokens--;
+	dropped = (long)b->dropped;
+	b->dropped = 0;
+	return dropped;
+}
+
+/* As systemd reads it: a priority in front when standard error is not a terminal. */
+static const char *prefix(enum cis_log_level level)
+{
+	static const char *const priority[] = { "<3>", "<4>", "<6>", "<7>" };
+	static int tty = -1;
+
+	if (tty < 0)
+		tty = isatty(2);
+	return tty ? "" : priority[level];
+}
+
+void cis_daemon_log(enum cis_log_level level, const char *text, void *ctx)
+{
+	long dropped;
+
+	pthread_mutex_lock(&lock);
+	dropped = admit(&buckets[level]);
+	if (dropped > 0)
+		fprintf(stderr, "%s%s: %ld lines of level %s left out\n", prefix(level), (const char *)ctx, dropped,
+			cis_log_level_name(level));
+	if (dropped >= 0)
+		fprintf(stderr, "%s%s: %s: %s\n", prefix(level), (const char *)ctx, cis_log_level_name(level), text);
+	pthread_mutex_unlock(&lock);
+}

@@ -1,0 +1,198 @@
+/* Prometheus text.  Each figure once for all guests and once a guest, by the label guest. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "daemon/awake.h"
+#include "daemon/request.h"
+
+/* Upper bounds of the latency buckets that are shown, in ns; the histograms inside are finer. */
+static const uint64_t bounds[] = { 5000, 10000, 20000, 50000, 100000, 200000, 500000, 1000000, 5000000, 20000000, 100000000, 1000000000 };
+#define BOUNDS (sizeof(bounds) / sizeof(bounds[0]))
+
+struct counter {
+	const char *name, *label, *help;
+	size_t at; /* in struct cis_pager_stats */
+};
+
+#define AT(field) offsetof(struct cis_pager_stats, field)
+
+static const struct counter counters[] = {
+	{ "cistern_faults_total", "class=\"zero\"", "Page faults answered, by what answered them", AT(faults_zero) },
+	{ "cistern_faults_total", "class=\"demand\"", NULL, AT(faults_demand) },
+	{ "cistern_faults_total", "class=\"same\"", NULL, AT(faults_same) },
+	{ "cistern_faults_total", "class=\"removed\"", NULL, AT(faults_removed) },
+	{ "cistern_faults_total", "class=\"resident\"", NULL, AT(faults_resident) },
+	{ "cistern_faults_deferred_total", NULL, "Faults that had to wait for a change of the address space, a job or a read",
+	  AT(faults_deferred) },
+	{ "cistern_faults_failed_total", NULL, "Pages that could not be produced", AT(faults_failed) },
+	{ "cistern_pages_installed_total", "by=\"demand\"", "Pages installed, by what for", AT(pages_demand) },
+	{ "cistern_pages_installed_total", "by=\"neighbour\"", NULL, AT(pages_neighbour) },
+	{ "cistern_pages_installed_total", "by=\"fill\"", NULL, AT(pages_filled) },
+	{ "cistern_pages_installed_total", "by=\"zero\"", NULL, AT(pages_zero) },
+	{ "cistern_pages_removed_total", NULL, "Pages given back by the guest", AT(pages_removed) },
+	{ "cistern_remove_events_total", NULL, "REMOVE events", AT(removes) },
+	{ "cistern_reads_total", "tier=\"file\"", "Reads of chunks, by tier", AT(reads) },
+	{ "cistern_read_bytes_total", "tier=\"file\"", "Stored bytes read, by tier", AT(bytes_read) },
+	{ "cistern_read_retries_total", NULL, "Reads tried again", AT(retries) },
+	{ "cistern_install_again_total", NULL, "Installs that the kernel put off (EAGAIN)", AT(again) },
+};
+
+static const struct {
+	const char *stage;
+	size_t at;
+} stages[] = {
+	{ "total", AT(fault_ns) },	 { "queue", AT(queue_ns) },	{ "read", AT(read_ns) },
+	{ "decode", AT(decode_ns) }, { "verify", AT(verify_ns) }, { "install", AT(install_ns) },
+};
+
+struct row {
+	const char *guest; /* NULL: all */
+	struct cis_seat_report rep;
+	uint64_t resident;
+};
+
+static void add(struct cis_pager_stats *sum, const struct cis_pager_stats *s)
+{
+	for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++)
+		*(uint64_t *)((char *)sum + counters[i].at) += *(const uint64_t *)((const char *)s + counters[i].at);
+	for (size_t i = 0; i < sizeof(stages) / sizeof(stages[0]); i++)
+		cis_hist_merge((struct cis_hist *)((char *)sum + stages[i].at),
+			       (const struct cis_hist *)((const char *)s + stages[i].at));
+}
+
+/* {guest="a",class="zero"}, or fewer, or nothing. */
+static void labels(FILE *f, const char *guest, const char *more)
+{
+	if (!guest && !more)
+		return;
+	fputc('{', f);
+	if (guest)
+		fprintf(f, "guest=\"%s\"%s", guest, more ? "," : "");
+	fprintf(f, "%s}", more ? more : "");
+}
+
+static void head(FILE *f, const char *name, const char *type, const char *help)
+{
+	fprintf(f, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void print_counters(FILE *f, const struct row *rows, size_t n)
+{
+	for (size_t c = 0; c < sizeof(counters) / sizeof(counters[0]); c++) {
+		if (counters[c].help)
+			head(f, counters[c].name, "counter", counters[c].help);
+		for (size_t i = 0; i < n; i++) {
+			fputs(counters[c].name, f);
+			labels(f, rows[i].guest, counters[c].label);
+			fprintf(f, " %llu\n", *(const unsigned long long *)((const char *)&rows[i].rep.stats + counters[c].at));
+		}
+	}
+}
+
+static void print_hist(FILE *f, const struct row *row, const char *stage, const struct cis_hist *h)
+{
+	uint64_t seen = 0;
+	unsigned b = 0;
+	char label[64];
+
+	for (size_t i = 0; i < BOUNDS; i++) {
+		while (b < CIS_HIST_BUCKETS && cis_hist_bound(b) <= bounds[i])
+			seen += h->bucket[b++];
+		snprintf(label, sizeof(label), "stage=\"%s\",le=\"%g\"", stage, (double)bounds[i] / 1e9);
+		fputs("cistern_fault_seconds_bucket", f);
+		labels(f, row->guest, label);
+		fprintf(f, " %llu\n", (unsigned long long)seen);
+	}
+	snprintf(label, sizeof(label), "stage=\"%s\",le=\"+Inf\"", stage);
+	fputs("cistern_fault_seconds_bucket", f);
+	labels(f, row->guest, label);
+	fprintf(f, " %llu\n", (unsigned long long)h->count);
+	snprintf(label, sizeof(label), "stage=\"%s\"", stage);
+	fputs("cistern_fault_seconds_sum", f);
+	labels(f, row->guest, label);
+	fprintf(f, " %.9f\ncistern_fault_seconds_count", (double)h->sum / 1e9);
+	labels(f, row->guest, label);
+	fprintf(f, " %llu\n", (unsigned long long)h->count);
+}
+
+static void print_hists(FILE *f, const struct row *rows, size_t n)
+{
+	head(f, "cistern_fault_seconds", "histogram", "Time to answer a fault, by stage");
+	for (size_t i = 0; i < n; i++)
+		for (size_t s = 0; s < sizeof(stages) / sizeof(stages[0]); s++)
+			print_hist(f, &rows[i], stages[s].stage,
+				   (const struct cis_hist *)((const char *)&rows[i].rep.stats + stages[s].at));
+}
+
+static void print_gauges(FILE *f, const struct row *rows, size_t n)
+{
+	head(f, "cistern_resident_bytes", "gauge", "Bytes of the guest's memory that are resident");
+	for (size_t i = 0; i < n; i++) {
+		fputs("cistern_resident_bytes", f);
+		labels(f, rows[i].guest, NULL);
+		fprintf(f, " %llu\n", (unsigned long long)rows[i].resident);
+	}
+	head(f, "cistern_guest_engine_bytes", "gauge", "Memory of the engine for the guest, beside state words and image");
+	for (size_t i = 0; i < n; i++) {
+		fputs("cistern_guest_engine_bytes", f);
+		labels(f, rows[i].guest, NULL);
+		fprintf(f, " %zu\n", rows[i].rep.memory_bytes);
+	}
+}
+
+static void print_engine(FILE *f, struct cis_engine *e)
+{
+	size_t by_state[CIS_GUEST_GONE + 1] = { 0 };
+
+	for (size_t i = 0; i < e->nr_guests; i++)
+		by_state[e->guests[i]->state]++;
+	head(f, "cistern_guests", "gauge", "Guests by state");
+	for (int s = CIS_GUEST_EXPECTED; s <= CIS_GUEST_GONE; s++)
+		fprintf(f, "cistern_guests{state=\"%s\"} %zu\n", cis_guest_state_name((enum cis_guest_state)s), by_state[s]);
+	head(f, "cistern_images", "gauge", "Open images");
+	fprintf(f, "cistern_images %zu\n", e->nr_images);
+	head(f, "cistern_awake_seconds_total", "counter", "Time for which CPUs were kept from idling deeply");
+	fprintf(f, "cistern_awake_seconds_total %.3f\n", (double)cis_awake_held_ns(e->awake) / 1e9);
+}
+
+static size_t collect(struct cis_engine *e, struct row *rows)
+{
+	size_t n = 1; /* row 0 is the sum */
+
+	for (size_t i = 0; i < e->nr_guests; i++) {
+		struct cis_guest *g = e->guests[i];
+		uint64_t pages[CIS_PAGE_STATES];
+
+		rows[n].guest = g->id;
+		if (!cis_guest_report(g, &rows[n].rep))
+			continue;
+		cis_guest_pages(g, pages);
+		rows[n].resident = (pages[CIS_PAGE_RESIDENT] + pages[CIS_PAGE_CLEAN]) << g->page_shift;
+		add(&rows[0].rep.stats, &rows[n].rep.stats);
+		rows[0].rep.memory_bytes += rows[n].rep.memory_bytes;
+		rows[0].resident += rows[n].resident;
+		n++;
+	}
+	return n;
+}
+
+char *cis_metrics_text(struct cis_engine *e)
+{
+	struct row *rows = calloc(e->nr_guests + 1, sizeof(*rows));
+	char *text = NULL;
+	size_t len, n;
+	FILE *f = rows ? open_memstream(&text, &len) : NULL;
+
+	if (!f) {
+		free(rows);
+		return NULL;
+	}
+	n = collect(e, rows);
+	print_engine(f, e);
+	print_counters(f, rows, n);
+	print_hists(f, rows, n);
+	print_gauges(f, rows, n);
+	free(rows);
+	return fclose(f) ? NULL : text;
+}

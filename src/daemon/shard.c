@@ -1,0 +1,488 @@
+#include "daemon/shard.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "daemon/awake.h"
+#include "daemon/stores.h"
+
+#define EVENTS	    64
+#define TURNS	    4  /* batches of events of one guest before the next one's turn */
+#define JOBS_BESIDE 2u /* fill jobs out for a guest beside those that workers run: they never wait for the shard */
+
+struct cis_shard {
+	pthread_t thread;
+	int epoll;
+	struct cis_mailbox box;
+	struct cis_mailbox *control;
+	struct cis_awake *awake;
+	struct cis_workers *workers;
+	struct cis_scratch *scratch;
+	struct cis_stores stores;
+	struct cis_seat *timed; /* those with a deadline */
+	bool stop;
+	atomic_uint seats;
+};
+
+struct cis_seat {
+	struct cis_shard *shard;
+	struct cis_pager *pager;
+	int uffd;
+	enum cis_fill fill, told;
+	bool detach, record, sitting, leaving, is_timed;
+	unsigned jobs_out;
+	void (*notice)(void *notice);
+	void *ctx;
+	struct cis_seat *next_timed;
+};
+
+static void notify(struct cis_seat *seat, const struct cis_notice *what)
+{
+	struct cis_notice *n = malloc(sizeof(*n));
+
+	if (!n)
+		abort(); /* a failure that nobody hears of is worse */
+	*n = *what;
+	n->ctx = seat->ctx;
+	cis_mailbox_post(seat->shard->control, seat->notice, n);
+}
+
+/* Callbacks of the pager. */
+
+static void page_failed(void *ctx, uint64_t pgno, bool kill, const struct cis_error *err)
+{
+	notify(ctx, &(struct cis_notice){ .type = CIS_NOTICE_FAILED, .pgno = pgno, .kill = kill, .err = *err });
+}
+
+static void guest_gone(void *ctx)
+{
+	notify(ctx, &(struct cis_notice){ .type = CIS_NOTICE_GONE });
+}
+
+/* A store that cannot be opened still has to answer: each read ends with the reason. */
+static void refuse(struct cis_store *store, struct cis_store_req **reqs, size_t n)
+{
+	(void)store;
+	for (size_t i = 0; i < n; i++)
+		reqs[i]->done(reqs[i], -EMFILE);
+}
+
+static struct cis_store no_store = {
+	.ops = &(const struct cis_store_ops){ .ops_size = sizeof(struct cis_store_ops), .name = "none", .submit = refuse },
+};
+
+static void watch(struct cis_shard *shard, int fd, void *ptr)
+{
+	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = ptr };
+
+	epoll_ctl(shard->epoll, EPOLL_CTL_ADD, fd, &ev);
+}
+
+static struct cis_store *store_of(void *ctx, const struct cis_image *img)
+{
+	struct cis_seat *seat = ctx;
+	struct cis_shard *shard = seat->shard;
+	size_t before = shard->stores.nr;
+	struct cis_store *store = cis_stores_of(&shard->stores, img, NULL);
+
+	if (!store)
+		return &no_store;
+	if (shard->stores.nr != before)
+		watch(shard, cis_store_fd(store), &shard->stores);
+	return store;
+}
+
+/* Fill. */
+
+static void settle(struct cis_seat *seat);
+
+static void job_done(void *arg)
+{
+	struct cis_work *work = arg;
+	struct cis_seat *seat = work->ctx;
+
+	cis_pager_job_done(seat->pager, work->job);
+	free(work);
+	seat->jobs_out--;
+	settle(seat);
+}
+
+static void hand_out(struct cis_seat *seat)
+{
+	struct cis_shard *shard = seat->shard;
+
+	while (seat->jobs_out < cis_workers_nr(shard->workers) + JOBS_BESIDE) {
+		struct cis_work *work = malloc(sizeof(*work));
+		enum cis_job_class class = seat->told < CIS_FILL_HOT ? CIS_JOB_FILL : CIS_JOB_BACKGROUND;
+
+		if (!work)
+			return;
+		*work = (struct cis_work){ .job = cis_pager_next_job(seat->pager), .to = &shard->box, .done = job_done, .ctx = seat };
+		if (!work->job) {
+			free(work);
+			return;
+		}
+		seat->jobs_out++;
+		cis_workers_submit(shard->workers, class, work);
+	}
+}
+
+static void tell_filled(struct cis_seat *seat)
+{
+	enum cis_fill level = cis_pager_filled(seat->pager);
+
+	if (seat->fill == CIS_FILL_NONE || level == seat->told)
+		return;
+	seat->told = level;
+	if (level == CIS_FILL_ALL && seat->detach)
+		cis_pager_detach(seat->pager);
+	notify(seat, &(struct cis_notice){ .type = CIS_NOTICE_FILLED, .level = level });
+}
+
+/* Deadlines. */
+
+static void untime(struct cis_seat *seat)
+{
+	struct cis_seat **at = &seat->shard->timed;
+
+	if (!seat->is_timed)
+		return;
+	while (*at != seat)
+		at = &(*at)->next_timed;
+	*at = seat->next_timed;
+	seat->is_timed = false;
+}
+
+static void retime(struct cis_seat *seat)
+{
+	bool want = cis_pager_deadline(seat->pager) != UINT64_MAX;
+
+	if (want == seat->is_timed)
+		return;
+	if (!want) {
+		untime(seat);
+		return;
+	}
+	seat->next_timed = seat->shard->timed;
+	seat->shard->timed = seat;
+	seat->is_timed = true;
+}
+
+static void leave_now(struct cis_seat *seat)
+{
+	struct cis_shard *shard = seat->shard;
+
+	if (!cis_pager_quiesce(seat->pager))
+		return; /* a job or a read is still out, and comes back here */
+	untime(seat);
+	if (seat->sitting)
+		epoll_ctl(shard->epoll, EPOLL_CTL_DEL, seat->uffd, NULL);
+	seat->sitting = seat->leaving = false;
+	atomic_fetch_sub(&shard->seats, 1);
+	notify(seat, &(struct cis_notice){ .type = CIS_NOTICE_LEFT });
+}
+
+/* After anything that moved the pager. */
+static void settle(struct cis_seat *seat)
+{
+	if (seat->leaving) {
+		leave_now(seat);
+		return;
+	}
+	hand_out(seat);
+	tell_filled(seat);
+	retime(seat);
+}
+
+static void serve(struct cis_seat *seat)
+{
+	cis_awake_touch(seat->shard->awake);
+	for (int turn = 0; turn < TURNS && cis_pager_run(seat->pager); turn++)
+		;
+	settle(seat);
+}
+
+static void serve_due(struct cis_shard *shard)
+{
+	struct cis_seat *seat = shard->timed, *next;
+	uint64_t now;
+
+	if (!seat)
+		return;
+	now = cis_now_ns(NULL);
+	for (; seat; seat = next) {
+		next = seat->next_timed;
+		if (cis_pager_deadline(seat->pager) <= now)
+			serve(seat);
+	}
+}
+
+/* How long to wait, or NULL for ever. */
+static const struct timespec *timeout_of(const struct cis_shard *shard, struct timespec *ts)
+{
+	uint64_t at = UINT64_MAX, now;
+
+	for (const struct cis_seat *seat = shard->timed; seat; seat = seat->next_timed)
+		if (cis_pager_deadline(seat->pager) < at)
+			at = cis_pager_deadline(seat->pager);
+	if (at == UINT64_MAX)
+		return NULL;
+	now = cis_now_ns(NULL);
+	at = at > now ? at - now : 0;
+	ts->tv_sec = (time_t)(at / 1000000000u);
+	ts->tv_nsec = (long)(at % 1000000000u);
+	return ts;
+}
+
+static void reap_stores(struct cis_shard *shard)
+{
+	for (size_t i = 0; i < shard->stores.nr; i++)
+		cis_store_reap(shard->stores.entry[i].store);
+}
+
+static void *shard_main(void *arg)
+{
+	struct cis_shard *shard = arg;
+	struct epoll_event ev[EVENTS];
+
+	while (!shard->stop) {
+		struct timespec ts;
+		int n = epoll_pwait2(shard->epoll, ev, EVENTS, timeout_of(shard, &ts), NULL);
+
+		for (int i = 0; i < n; i++) {
+			if (ev[i].data.ptr == &shard->box)
+				continue; /* last, so that a seat is not given up while its events are still in ev */
+			if (ev[i].data.ptr == &shard->stores)
+				reap_stores(shard);
+			else
+				serve(ev[i].data.ptr);
+		}
+		serve_due(shard);
+		cis_mailbox_run(&shard->box);
+	}
+	return NULL;
+}
+
+int cis_shard_create(unsigned nr, struct cis_workers *workers, struct cis_mailbox *control,
+		     struct cis_awake *awake, struct cis_shard **ret)
+{
+	struct cis_shard *shard = calloc(1, sizeof(*shard));
+	char name[16];
+	int rc;
+
+	if (!shard)
+		return -ENOMEM;
+	shard->workers = workers;
+	shard->control = control;
+	shard->awake = awake;
+	rc = cis_scratch_create(&shard->scratch);
+	if (rc)
+		goto fail;
+	rc = cis_mailbox_init(&shard->box);
+	if (rc)
+		goto fail_scratch;
+	shard->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (shard->epoll < 0) {
+		rc = -errno;
+		goto fail_box;
+	}
+	watch(shard, shard->box.event, &shard->box);
+	rc = -pthread_create(&shard->thread, NULL, shard_main, shard);
+	if (rc)
+		goto fail_epoll;
+	snprintf(name, sizeof(name), "cis-shard-%u", nr);
+	pthread_setname_np(shard->thread, name);
+	*ret = shard;
+	return 0;
+fail_epoll:
+	close(shard->epoll);
+fail_box:
+	cis_mailbox_fini(&shard->box);
+fail_scratch:
+	cis_scratch_destroy(shard->scratch);
+fail:
+	free(shard);
+	return rc;
+}
+
+static void stop(void *arg)
+{
+	((struct cis_shard *)arg)->stop = true;
+}
+
+void cis_shard_destroy(struct cis_shard *shard)
+{
+	if (!shard)
+		return;
+	assert(!atomic_load(&shard->seats));
+	cis_mailbox_post(&shard->box, stop, shard);
+	pthread_join(shard->thread, NULL);
+	cis_stores_fini(&shard->stores);
+	close(shard->epoll);
+	cis_mailbox_fini(&shard->box);
+	cis_scratch_destroy(shard->scratch);
+	free(shard);
+}
+
+struct forget {
+	struct cis_shard *shard;
+	struct cis_image *img;
+};
+
+static void forget(void *arg)
+{
+	struct forget *f = arg;
+
+	cis_stores_drop(&f->shard->stores, f->img);
+}
+
+void cis_shard_forget(struct cis_shard *shard, struct cis_image *img)
+{
+	struct forget f = { shard, img };
+
+	cis_mailbox_call(&shard->box, forget, &f);
+}
+
+unsigned cis_shard_seats(const struct cis_shard *shard)
+{
+	return atomic_load(&shard->seats);
+}
+
+/* Seats, from the control thread. */
+
+int cis_seat_create(struct cis_shard *shard, const struct cis_seat_opts *opts, struct cis_seat **ret,
+		    struct cis_error *err)
+{
+	struct cis_seat *seat = calloc(1, sizeof(*seat));
+	struct cis_pager_opts pager = opts->pager;
+	int rc;
+
+	if (!seat)
+		return cis_fail(err, ENOMEM, "out of memory for a guest");
+	*seat = (struct cis_seat){
+		.shard = shard, .uffd = opts->uffd, .fill = opts->fill, .detach = opts->detach,
+		.record = opts->record, .notice = opts->notice, .ctx = opts->ctx,
+	};
+	pager.size = sizeof(pager);
+	pager.os = &cis_pager_os_uffd;
+	pager.os_ctx = &seat->uffd;
+	pager.clock = cis_now_ns;
+	pager.scratch = shard->scratch;
+	pager.store_of = store_of;
+	pager.failed = page_failed;
+	pager.gone = guest_gone;
+	pager.ctx = seat;
+	rc = cis_pager_create(&pager, &seat->pager, err);
+	if (rc) {
+		free(seat);
+		return rc;
+	}
+	atomic_fetch_add(&shard->seats, 1);
+	*ret = seat;
+	return 0;
+}
+
+static void sit(void *arg)
+{
+	struct cis_seat *seat = arg;
+
+	if (seat->record)
+		cis_pager_record_start(seat->pager);
+	watch(seat->shard, seat->uffd, seat);
+	seat->sitting = true;
+	cis_pager_fill(seat->pager, seat->fill);
+	serve(seat);
+}
+
+void cis_seat_sit(struct cis_seat *seat)
+{
+	cis_mailbox_post(&seat->shard->box, sit, seat);
+}
+
+static void leave(void *arg)
+{
+	struct cis_seat *seat = arg;
+
+	seat->leaving = true;
+	leave_now(seat);
+}
+
+void cis_seat_leave(struct cis_seat *seat)
+{
+	cis_mailbox_post(&seat->shard->box, leave, seat);
+}
+
+void cis_seat_destroy(struct cis_seat *seat)
+{
+	if (!seat)
+		return;
+	cis_pager_destroy(seat->pager);
+	free(seat);
+}
+
+struct ask {
+	struct cis_seat *seat;
+	struct cis_seat_report *report;
+	int rc;
+	uint32_t *trace;
+	uint64_t nr;
+};
+
+static void report(void *arg)
+{
+	struct ask *ask = arg;
+	struct cis_pager *p = ask->seat->pager;
+
+	ask->report->stats = *cis_pager_stats(p);
+	ask->report->recording = cis_pager_recording(p);
+	ask->report->recorded = cis_pager_recorded(p);
+	ask->report->memory_bytes = cis_pager_memory(p);
+	cis_pager_progress(p, &ask->report->fill_done, &ask->report->fill_total);
+}
+
+void cis_seat_report(struct cis_seat *seat, struct cis_seat_report *ret)
+{
+	struct ask ask = { .seat = seat, .report = ret };
+
+	cis_mailbox_call(&seat->shard->box, report, &ask);
+}
+
+static void record_start(void *arg)
+{
+	struct ask *ask = arg;
+
+	ask->rc = cis_pager_record_start(ask->seat->pager);
+}
+
+int cis_seat_record_start(struct cis_seat *seat)
+{
+	struct ask ask = { .seat = seat };
+
+	cis_mailbox_call(&seat->shard->box, record_start, &ask);
+	return ask.rc;
+}
+
+static void record_stop(void *arg)
+{
+	struct ask *ask = arg;
+
+	ask->rc = cis_pager_record_stop(ask->seat->pager, &ask->trace, &ask->nr);
+}
+
+int cis_seat_record_stop(struct cis_seat *seat, uint32_t **ret, uint64_t *ret_nr)
+{
+	struct ask ask = { .seat = seat };
+
+	cis_mailbox_call(&seat->shard->box, record_stop, &ask);
+	if (!ask.rc) {
+		*ret = ask.trace;
+		*ret_nr = ask.nr;
+	}
+	return ask.rc;
+}

@@ -1,0 +1,92 @@
+/*
+ * Shards: threads that serve guests.  Each guest sits on exactly one, which reads its userfaultfd and writes its page words.
+ *
+ * The control thread makes a seat for a guest, lets it sit down, and hears of it by notices in its own mailbox.
+ */
+#ifndef CIS_DAEMON_SHARD_H
+#define CIS_DAEMON_SHARD_H
+
+#include "daemon/mailbox.h"
+#include "daemon/worker.h"
+#include "pager/pager.h"
+
+struct cis_awake;
+struct cis_shard;
+struct cis_seat;
+
+/** cis_shard_create() - a thread.  @control: where notices go.  Return: 0 or -errno. */
+int cis_shard_create(unsigned nr, struct cis_workers *workers, struct cis_mailbox *control,
+		     struct cis_awake *awake, struct cis_shard **ret);
+
+/** cis_shard_destroy() - no seat is left. */
+void cis_shard_destroy(struct cis_shard *shard);
+
+/** cis_shard_forget() - close the store handle of an image that none of the shard's guests uses any more. */
+void cis_shard_forget(struct cis_shard *shard, struct cis_image *img);
+
+/** cis_shard_seats() - guests that sit on it now; control thread. */
+unsigned cis_shard_seats(const struct cis_shard *shard);
+
+enum cis_notice_type {
+	CIS_NOTICE_FILLED, /* level says how far */
+	CIS_NOTICE_FAILED, /* a page cannot be produced; kill: the guest has to go */
+	CIS_NOTICE_GONE,   /* its address space is no more */
+	CIS_NOTICE_LEFT,   /* after cis_seat_leave(): the seat may be destroyed */
+};
+
+/** struct cis_notice - for the control thread, which frees it */
+struct cis_notice {
+	enum cis_notice_type type;
+	void *ctx;
+	enum cis_fill level;
+	uint64_t pgno;
+	bool kill;
+	struct cis_error err;
+};
+
+/**
+ * struct cis_seat_opts - a guest to be served
+ * @pager:  opts of its pager; what the shard knows (os, clock, scratch, stores,
+ *          callbacks) is filled in
+ * @uffd:   borrowed until the seat is destroyed
+ * @fill:   how far to fill
+ * @detach: let the kernel serve the guest alone once it is filled wholly
+ * @record: from the first touch on
+ * @notice: called on the control thread, through its mailbox
+ */
+struct cis_seat_opts {
+	struct cis_pager_opts pager;
+	int uffd;
+	enum cis_fill fill;
+	bool detach, record;
+	void (*notice)(void *notice);
+	void *ctx;
+};
+
+/** cis_seat_create() - on the control thread.  Return: as cis_pager_create(). */
+int cis_seat_create(struct cis_shard *shard, const struct cis_seat_opts *opts, struct cis_seat **ret,
+		    struct cis_error *err);
+/** cis_seat_sit() - serve from now on. */
+void cis_seat_sit(struct cis_seat *seat);
+/** cis_seat_leave() - serve no more; CIS_NOTICE_LEFT follows when nothing is in flight. */
+void cis_seat_leave(struct cis_seat *seat);
+/** cis_seat_destroy() - never sat down, or has left. */
+void cis_seat_destroy(struct cis_seat *seat);
+
+/** struct cis_seat_report - what the shard knows at one instant */
+struct cis_seat_report {
+	struct cis_pager_stats stats;
+	uint64_t recorded;
+	bool recording;
+	uint64_t fill_done, fill_total;
+	size_t memory_bytes;
+};
+
+/** cis_seat_report() - asks the shard and waits for it; control thread. */
+void cis_seat_report(struct cis_seat *seat, struct cis_seat_report *ret);
+
+/** cis_seat_record_start(), cis_seat_record_stop() - likewise; see cis_pager_record_start(). */
+int cis_seat_record_start(struct cis_seat *seat);
+int cis_seat_record_stop(struct cis_seat *seat, uint32_t **ret, uint64_t *ret_nr);
+
+#endif

@@ -1,0 +1,144 @@
+#include "daemon/worker.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "daemon/stores.h"
+
+struct cis_workers {
+	pthread_mutex_t lock; /* of all below */
+	pthread_cond_t wake;
+	struct cis_work *first[CIS_JOB_CLASSES], **end[CIS_JOB_CLASSES];
+	uint64_t forget; /* raised by cis_workers_forget() */
+	bool stop;
+	unsigned nr;
+	pthread_t *threads;
+};
+
+static struct cis_work *take(struct cis_workers *w)
+{
+	for (int c = 0; c < CIS_JOB_CLASSES; c++) {
+		struct cis_work *work = w->first[c];
+
+		if (!work)
+			continue;
+		w->first[c] = work->next;
+		if (!work->next)
+			w->end[c] = &w->first[c];
+		return work;
+	}
+	return NULL;
+}
+
+static void run(struct cis_work *work, struct cis_scratch *scratch, struct cis_stores *stores)
+{
+	struct cis_store *store = cis_stores_of(stores, cis_fill_job_image(work->job), NULL);
+
+	/* Without a store the job's first step fails and its pages go back to be asked for by faults, which report why. */
+	while (cis_fill_job_step(work->job, scratch, store))
+		;
+	cis_mailbox_post(work->to, work->done, work);
+}
+
+static void *worker_main(void *arg)
+{
+	struct cis_workers *w = arg;
+	struct cis_stores stores = { 0 };
+	struct cis_scratch *scratch = NULL;
+	uint64_t forgot = 0;
+
+	if (cis_scratch_create(&scratch))
+		abort(); /* 4 MiB at start: better now than when guests wait */
+	pthread_mutex_lock(&w->lock);
+	for (;;) {
+		struct cis_work *work = take(w);
+		bool forget = forgot != w->forget;
+
+		if (!work && !forget && w->stop)
+			break;
+		if (!work && !forget) {
+			pthread_cond_wait(&w->wake, &w->lock);
+			continue;
+		}
+		forgot = w->forget;
+		pthread_mutex_unlock(&w->lock);
+		if (forget)
+			cis_stores_fini(&stores);
+		if (work)
+			run(work, scratch, &stores);
+		pthread_mutex_lock(&w->lock);
+	}
+	pthread_mutex_unlock(&w->lock);
+	cis_stores_fini(&stores);
+	cis_scratch_destroy(scratch);
+	return NULL;
+}
+
+int cis_workers_create(unsigned nr, struct cis_workers **ret)
+{
+	struct cis_workers *w = calloc(1, sizeof(*w));
+
+	if (!w)
+		return -ENOMEM;
+	w->threads = calloc(nr, sizeof(*w->threads));
+	if (!w->threads) {
+		free(w);
+		return -ENOMEM;
+	}
+	pthread_mutex_init(&w->lock, NULL);
+	pthread_cond_init(&w->wake, NULL);
+	for (int c = 0; c < CIS_JOB_CLASSES; c++)
+		w->end[c] = &w->first[c];
+	for (; w->nr < nr; w->nr++) {
+		char name[16];
+
+		if (pthread_create(&w->threads[w->nr], NULL, worker_main, w)) {
+			cis_workers_destroy(w);
+			return -EAGAIN;
+		}
+		snprintf(name, sizeof(name), "cis-worker-%u", w->nr);
+		pthread_setname_np(w->threads[w->nr], name);
+	}
+	*ret = w;
+	return 0;
+}
+
+void cis_workers_destroy(struct cis_workers *w)
+{
+	if (!w)
+		return;
+	pthread_mutex_lock(&w->lock);
+	w->stop = true;
+	pthread_cond_broadcast(&w->wake);
+	pthread_mutex_unlock(&w->lock);
+	for (unsigned i = 0; i < w->nr; i++)
+		pthread_join(w->threads[i], NULL);
+	pthread_cond_destroy(&w->wake);
+	pthread_mutex_destroy(&w->lock);
+	free(w->threads);
+	free(w);
+}
+
+void cis_workers_submit(struct cis_workers *w, enum cis_job_class class, struct cis_work *work)
+{
+	pthread_mutex_lock(&w->lock);
+	work->next = NULL;
+	*w->end[class] = work;
+	w->end[class] = &work->next;
+	pthread_cond_signal(&w->wake);
+	pthread_mutex_unlock(&w->lock);
+}
+
+void cis_workers_forget(struct cis_workers *w)
+{
+	pthread_mutex_lock(&w->lock);
+	w->forget++;
+	pthread_cond_broadcast(&w->wake);
+	pthread_mutex_unlock(&w->lock);
+}
+
+unsigned cis_workers_nr(const struct cis_workers *w)
+{
+	return w->nr;
+}
