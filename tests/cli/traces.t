@@ -15,6 +15,7 @@ $ cistern image create --codec raw --trace t1 mem a.cis | sed -n '/class/,/inher
   cold     all                     28      1.7 MiB      1.7 MiB    1.00
 
   a restore reads 12.0 KiB before the guest runs (12.0 KiB of memory), and up to 1.7 MiB more as it is touched
+  2 more pages of the working set are zero or one repeated word
 
   writer=cistern-1
 
