@@ -49,7 +49,7 @@ sum=$(cat "$here/initramfs-init" "$here"/services/* "$here/kernel.sh" | sha256su
 out=$cache/kernel-$version-$sum
 if [ ! -e "$out/vmlinuz" ]; then
 	work=$(mktemp -d "$cache/kernel.XXXXXX")
-	trap 'rm -rf "$work"' EXIT
+	remove_at_exit "$work"
 	mkdir "$work/out"
 	unpack >&2
 	initramfs

@@ -10,6 +10,15 @@ fail() {
 	exit 1
 }
 
+# Remove the folder $1 when the script ends, also by a signal; debootstrap may have left mounts in it then.
+remove_at_exit() {
+	# shellcheck disable=SC2064 # the folder is known now
+	trap "umount '$1/root/proc' '$1/root/sys' 2>/dev/null || :; rm -rf --one-file-system '$1'" EXIT
+	trap 'exit 129' HUP
+	trap 'exit 130' INT
+	trap 'exit 143' TERM
+}
+
 need() {
 	for tool in "$@"; do
 		command -v "$tool" >/dev/null || fail "'$tool' is missing: run tools/install-deps.sh demo"

@@ -5,6 +5,7 @@ Every start has a deadline and is tried again: under TCG a boot hangs now and th
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import tempfile
@@ -29,10 +30,17 @@ def userland(packages=None):
 
 
 def run(command):
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
+    """Its last line of output.  In a session of its own, so that all it started can be ended with it, and cleans up."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        out, _ = process.communicate()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+        raise
+    if process.returncode:
         raise GuestError("%s failed" % os.path.basename(command[0]))
-    return done.stdout.strip().splitlines()[-1]
+    return out.strip().splitlines()[-1]
 
 
 def accelerator(kernel_folder, seconds=3):

@@ -16,7 +16,7 @@ out=$cache/$name
 mkdir -p "$cache/debs"
 if [ ! -e "$out" ]; then
 	work=$(mktemp -d "$cache/userland.XXXXXX")
-	trap 'rm -rf "$work"' EXIT
+	remove_at_exit "$work"
 	log=$cache/debootstrap.log
 	debootstrap --variant=minbase --cache-dir="$cache/debs" --include="$packages" "$release" "$work/root" \
 		"$(main_mirror)" >"$log" 2>&1 || { tail -n 5 "$log" >&2; fail "debootstrap failed, see $log"; }
