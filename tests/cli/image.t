@@ -131,6 +131,27 @@ $ head -c 5000 mem > state; cistern image create --codec raw --state state --pro
   producer=qemu-7.2
   writer=cistern-1
 
+# And come back.
+$ cistern image export s.cis --state back.state && cmp state back.state
+back.state: 4.9 KiB of device state
+
+$ cistern image export --json s.cis back --state back.state && cmp mem back && cmp state back.state
+{
+  "path": "back",
+  "state": "back.state",
+  "guest_bytes": 8388608
+}
+
+$ cistern image export s.cis
+! cistern image export: neither MEMORY nor --state is given
+! Try 'cistern image export --help'.
+? 2
+
+$ cistern image export a.cis --state back.state
+!~ cistern image export: a.cis: .*
+? 1
+
+
 # What cannot be done says why, exits 1 and leaves nothing behind.
 $ cistern image create nothing new.cis; ls new.cis
 ! cistern image create: nothing: open: No such file or directory
