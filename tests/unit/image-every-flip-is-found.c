@@ -54,7 +54,7 @@ static void no_page_is_wrong(struct cis_image *img)
 		if (rc)
 			assert_int_equal(err.code, -rc);
 		else
-			assert_memory_equal(page, mem + i * PAGE, PAGE);
+			assert_false(memcmp(page, mem + i * PAGE, PAGE)); /* cmocka compares a byte at a time */
 	}
 	cis_image_reader_destroy(r);
 }
