@@ -12,6 +12,7 @@ struct verify {
 	const struct cis_image *img;
 	struct cis_decoder *dec;
 	uint8_t *buf, *raw;
+	size_t buf_bytes;
 	uint64_t done;
 	void (*progress)(uint64_t, uint64_t, void *);
 	void *ctx;
@@ -47,7 +48,7 @@ static int verify_section(struct verify *v, const struct cis_part *part, uint64_
 
 		for (; last < end; last++) {
 			cis_image_chunk(v->img, last, &loc);
-			if (loc.off + loc.stored_bytes - at > BUFFER_BYTES)
+			if (loc.off + loc.stored_bytes - at > v->buf_bytes)
 				break;
 			bytes = loc.off + loc.stored_bytes - at;
 		}
@@ -71,7 +72,7 @@ static int verify_state(struct verify *v, const struct cis_part *part)
 	uint64_t crc = 0;
 
 	for (uint64_t at = 0; at < part->bytes;) {
-		size_t n = part->bytes - at < BUFFER_BYTES ? (size_t)(part->bytes - at) : BUFFER_BYTES;
+		size_t n = part->bytes - at < v->buf_bytes ? (size_t)(part->bytes - at) : v->buf_bytes;
 		int rc = read_at(v, part->off + at, n);
 
 		if (rc)
@@ -115,11 +116,15 @@ static int verify_all(struct verify *v)
 int cis_image_verify(struct cis_image *img, void (*progress)(uint64_t, uint64_t, void *), void *ctx,
 		     struct cis_error *err)
 {
+	const struct cis_part *const parts[] = { &img->h.hot, &img->h.cold, &img->h.state };
 	size_t chunk = (size_t)1 << img->h.chunk_shift;
-	struct verify v = { .img = img, .progress = progress, .ctx = ctx, .err = err };
+	struct verify v = { .img = img, .buf_bytes = CIS_PART_ALIGN, .progress = progress, .ctx = ctx, .err = err };
 	int rc;
 
-	v.buf = malloc(BUFFER_BYTES);
+	for (unsigned i = 0; i < 3; i++)
+		if (v.buf_bytes < parts[i]->bytes)
+			v.buf_bytes = parts[i]->bytes < BUFFER_BYTES ? (size_t)parts[i]->bytes : BUFFER_BYTES;
+	v.buf = malloc(v.buf_bytes);
 	v.raw = malloc(chunk);
 	if (!v.buf || !v.raw || cis_decoder_create(chunk, img->meta.params, &v.dec))
 		rc = cis_fail(err, ENOMEM, "%s: no memory for a decoder", img->path);
