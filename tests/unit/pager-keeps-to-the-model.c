@@ -1,0 +1,63 @@
+/*
+ * Millions of random interleavings of touches, REMOVEs, reads, fills and failures: no thread ever sees a wrong byte, none waits
+ * for ever, and the page words say what is mapped.
+ *
+ * CIS_MODEL_SEED=N runs one world again; CIS_MODEL_STEPS=N sets how many steps in all.
+ */
+#include "check.h"
+#include "pager-model.h"
+
+#define WORLD_STEPS 4000u
+
+static char dir[] = "/tmp/cistern-model-XXXXXX";
+
+static uint64_t number(const char *name, uint64_t otherwise)
+{
+	const char *text = getenv(name);
+
+	return text ? strtoull(text, NULL, 0) : otherwise;
+}
+
+static uint64_t run_world(uint64_t seed)
+{
+	struct world w;
+	char path[64];
+
+	world_open(&w, seed, dir);
+	for (unsigned i = 0; i < WORLD_STEPS && world_step(&w); i++)
+		;
+	if (!w.wrong)
+		world_settle(&w);
+	uint64_t touches = w.touches;
+
+	world_close(&w);
+	if (w.wrong)
+		fail_msg("CIS_MODEL_SEED=%llu: %s (page %llu)", (unsigned long long)seed, w.wrong,
+			 (unsigned long long)w.wrong_page);
+	snprintf(path, sizeof(path), "%s/image", dir);
+	unlink(path);
+	return touches;
+}
+
+static void interleavings_of_all_kinds(void **state)
+{
+	uint64_t seed = number("CIS_MODEL_SEED", 0), steps = number("CIS_MODEL_STEPS", 2000000), touches = 0;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	if (seed)
+		touches = run_world(seed);
+	else
+		for (uint64_t s = 1; s <= steps / WORLD_STEPS; s++)
+			touches += run_world(s);
+	rmdir(dir);
+	print_message("%llu touches of pages checked\n", (unsigned long long)touches);
+	assert_true(touches > 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(interleavings_of_all_kinds) };
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

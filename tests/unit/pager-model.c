@@ -1,0 +1,533 @@
+#include "pager-model.h"
+
+#include <errno.h>
+
+#include "os/memfd.h"
+
+static uint64_t dice(struct world *w, uint64_t n)
+{
+	return test_random(&w->rnd) % n;
+}
+
+static void see(struct world *w, const char *wrong, uint64_t pgno)
+{
+	if (w->wrong)
+		return;
+	w->wrong = wrong;
+	w->wrong_page = pgno;
+}
+
+/* The kernel. */
+
+static bool changing(const struct world *w)
+{
+	for (unsigned i = 0; i < BALLOONS; i++)
+		if (w->balloon[i].state == EVENT_UNREAD || w->balloon[i].state == EVENT_READ)
+			return true;
+	return false;
+}
+
+static void wake(struct world *w, uint64_t first, uint64_t nr)
+{
+	for (unsigned i = 0; i < VCPUS; i++)
+		if (w->vcpu[i].state != RUNS && w->vcpu[i].pgno - first < nr)
+			w->vcpu[i].state = RUNS;
+}
+
+static int k_read(void *ctx, struct uffd_msg *msgs, size_t max, size_t *ret_n)
+{
+	struct world *w = ctx;
+	size_t n = 0;
+
+	for (unsigned i = 0; i < VCPUS && n < max; i++) {
+		struct vcpu *v = &w->vcpu[i];
+
+		if (v->state != WAITS_UNREAD)
+			continue;
+		v->state = WAITS_READ;
+		msgs[n].event = UFFD_EVENT_PAGEFAULT;
+		msgs[n].arg.pagefault.address = HVA + v->pgno * TEST_PAGE;
+		msgs[n++].arg.pagefault.flags = v->minor ? UFFD_PAGEFAULT_FLAG_MINOR : 0;
+	}
+	for (unsigned i = 0; i < BALLOONS && n < max; i++) {
+		struct balloon *b = &w->balloon[i];
+
+		if (b->state != EVENT_UNREAD)
+			continue;
+		b->state = EVENT_READ;
+		msgs[n].event = UFFD_EVENT_REMOVE;
+		msgs[n].arg.remove.start = HVA + b->first * TEST_PAGE;
+		msgs[n++].arg.remove.end = HVA + (b->first + b->nr) * TEST_PAGE;
+	}
+	*ret_n = n;
+	return n ? 0 : -EAGAIN;
+}
+
+/* Pages [dst, dst + len) one by one by @put, with the kernel's rules about stopping. */
+static int each(struct world *w, uint64_t dst, uint64_t len, uint64_t *ret_done,
+		int (*put)(struct world *w, uint64_t pgno, const uint8_t *src), const uint8_t *src)
+{
+	uint64_t first = (dst - HVA) / TEST_PAGE, nr = len / TEST_PAGE, i = 0;
+	int rc = 0;
+
+	if (changing(w)) {
+		*ret_done = 0;
+		return -EAGAIN;
+	}
+	for (; i < nr && !rc; i++) {
+		rc = w->present[first + i] ? -EEXIST : put(w, first + i, src ? src + i * TEST_PAGE : NULL);
+		if (rc)
+			break;
+		w->present[first + i] = true;
+	}
+	wake(w, first, i);
+	*ret_done = i * TEST_PAGE;
+	return rc;
+}
+
+static int put_copy(struct world *w, uint64_t pgno, const uint8_t *src)
+{
+	memcpy(w->mem + pgno * TEST_PAGE, src, TEST_PAGE);
+	w->cached[pgno] = true;
+	return 0;
+}
+
+static int put_zero(struct world *w, uint64_t pgno, const uint8_t *src)
+{
+	(void)src;
+	memset(w->mem + pgno * TEST_PAGE, 0, TEST_PAGE);
+	return 0;
+}
+
+static int put_map(struct world *w, uint64_t pgno, const uint8_t *src)
+{
+	(void)src;
+	if (!w->alias)
+		see(w, "CONTINUE on anonymous memory", pgno);
+	w->cached[pgno] = true; /* the pager wrote through its mapping before, which allocates */
+	return 0;
+}
+
+static int k_copy(void *ctx, uint64_t dst, const void *src, uint64_t len, uint64_t *ret_done)
+{
+	return each(ctx, dst, len, ret_done, put_copy, src);
+}
+
+static int k_zero(void *ctx, uint64_t dst, uint64_t len, uint64_t *ret_done)
+{
+	return each(ctx, dst, len, ret_done, put_zero, NULL);
+}
+
+static int k_cont(void *ctx, uint64_t dst, uint64_t len, uint64_t *ret_done)
+{
+	return each(ctx, dst, len, ret_done, put_map, NULL);
+}
+
+static int put_poison(struct world *w, uint64_t pgno, const uint8_t *src)
+{
+	(void)src;
+	w->poisoned[pgno] = true;
+	return 0;
+}
+
+static int k_poison(void *ctx, uint64_t dst, uint64_t len, uint64_t *ret_done)
+{
+	return each(ctx, dst, len, ret_done, put_poison, NULL);
+}
+
+static int k_wake(void *ctx, uint64_t dst, uint64_t len)
+{
+	wake(ctx, (dst - HVA) / TEST_PAGE, len / TEST_PAGE);
+	return 0;
+}
+
+static int k_unregister(void *ctx, uint64_t addr, uint64_t len)
+{
+	(void)ctx;
+	(void)addr;
+	(void)len;
+	return 0;
+}
+
+static const struct cis_pager_os kernel = {
+	.read = k_read, .copy = k_copy, .zero = k_zero, .cont = k_cont, .poison = k_poison, .wake = k_wake,
+	.unregister = k_unregister,
+};
+
+/* The store: the image's file, now or later, at times an error or damaged bytes. */
+
+static void answer(struct world *w, struct cis_store_req *req)
+{
+	bool bad = w->trouble && !dice(w, w->trouble);
+	int err = 0;
+
+	if (bad && dice(w, 2))
+		err = -EIO;
+	else if (pread(cis_image_fd(w->img), req->buf, req->len, (off_t)req->off) != (ssize_t)req->len)
+		err = -EIO;
+	else if (bad)
+		((uint8_t *)req->buf)[dice(w, req->len)] ^= (uint8_t)(1 << dice(w, 8));
+	req->done(req, err);
+}
+
+static void s_submit(struct cis_store *store, struct cis_store_req **reqs, size_t n)
+{
+	struct world *w = (struct world *)((char *)store - offsetof(struct world, store));
+
+	for (size_t i = 0; i < n; i++)
+		if (w->late && w->nr_held < 128)
+			w->held[w->nr_held++] = reqs[i];
+		else
+			answer(w, reqs[i]);
+}
+
+static void s_cancel(struct cis_store *store, struct cis_store_req *req)
+{
+	struct world *w = (struct world *)((char *)store - offsetof(struct world, store));
+
+	for (unsigned i = 0; i < w->nr_held; i++)
+		if (w->held[i] == req) {
+			w->held[i] = w->held[--w->nr_held];
+			req->done(req, -ECANCELED);
+			return;
+		}
+}
+
+static const struct cis_store_ops store_ops = { .ops_size = sizeof(store_ops), .submit = s_submit, .cancel = s_cancel };
+
+static void j_submit(struct cis_store *store, struct cis_store_req **reqs, size_t n)
+{
+	struct world *w = (struct world *)((char *)store - offsetof(struct world, job_store));
+
+	for (size_t i = 0; i < n; i++)
+		answer(w, reqs[i]);
+}
+
+static const struct cis_store_ops job_ops = { .ops_size = sizeof(job_ops), .submit = j_submit };
+
+static struct cis_store *store_of(void *ctx, const struct cis_image *img)
+{
+	struct world *w = ctx;
+
+	if (img != w->img)
+		see(w, "a store for another image", 0);
+	return &w->store;
+}
+
+static uint64_t model_clock(void *ctx)
+{
+	return ((struct world *)ctx)->clock_ns;
+}
+
+static void page_failed(void *ctx, uint64_t pgno, bool kill, const struct cis_error *err)
+{
+	struct world *w = ctx;
+
+	(void)err;
+	w->failed++;
+	if (!w->trouble)
+		see(w, "a page failed without trouble", pgno);
+	if (kill)
+		see(w, "killed though the kernel can poison", pgno);
+}
+
+static void guest_gone(void *ctx)
+{
+	see(ctx, "given up for gone", 0);
+}
+
+/* Threads of the guest. */
+
+static bool removing(const struct world *w, uint64_t pgno)
+{
+	for (unsigned i = 0; i < BALLOONS; i++)
+		if (w->balloon[i].state != IDLE && pgno - w->balloon[i].first < w->balloon[i].nr)
+			return true;
+	return false;
+}
+
+static bool is_zero(const uint8_t *page)
+{
+	static const uint8_t zeros[TEST_PAGE];
+
+	return !memcmp(page, zeros, TEST_PAGE);
+}
+
+static void use_page(struct world *w, uint64_t pgno)
+{
+	uint8_t *is = w->mem + pgno * TEST_PAGE, *should = w->ref + pgno * TEST_PAGE;
+
+	w->touches++;
+	if (w->poisoned[pgno]) {
+		if (!w->trouble)
+			see(w, "poisoned without trouble", pgno);
+		return;
+	}
+	if (memcmp(is, should, TEST_PAGE) && !(removing(w, pgno) && is_zero(is))) {
+		see(w, "wrong bytes", pgno);
+		return;
+	}
+	if (removing(w, pgno) || dice(w, 3))
+		return; /* a write to what is being given back is lost or not: not worth modelling */
+	test_fill_page(is, 2, test_random(&w->rnd));
+	memcpy(should, is, TEST_PAGE);
+}
+
+static void vcpu_step(struct world *w, struct vcpu *v, bool quiet)
+{
+	if (v->state != RUNS)
+		return;
+	if (!quiet && !dice(w, 2))
+		v->pgno = dice(w, PAGES); /* else again the page it faulted on */
+	if (w->present[v->pgno]) {
+		use_page(w, v->pgno);
+		return;
+	}
+	v->minor = w->alias && w->cached[v->pgno];
+	v->state = WAITS_UNREAD;
+}
+
+static void balloon_step(struct world *w, struct balloon *b, bool quiet)
+{
+	switch (b->state) {
+	case IDLE:
+		if (quiet)
+			return;
+		b->first = dice(w, PAGES);
+		b->nr = 1 + dice(w, 12);
+		if (b->first + b->nr > PAGES)
+			b->nr = PAGES - b->first;
+		for (uint64_t i = 0; i < b->nr; i++)
+			if (removing(w, b->first + i))
+				return; /* two at once on one page: whose zap comes last is not worth modelling */
+		b->state = EVENT_UNREAD;
+		w->removes++;
+		break;
+	case EVENT_UNREAD:
+		break;
+	case EVENT_READ: /* its thread is woken, and runs on some time later */
+		b->state = RUNS_ON;
+		break;
+	case RUNS_ON:
+		for (uint64_t p = b->first; p < b->first + b->nr; p++) {
+			w->present[p] = w->poisoned[p] = w->cached[p] = false;
+			if (w->alias)
+				memset(w->mem + p * TEST_PAGE, 0, TEST_PAGE);
+			memset(w->ref + p * TEST_PAGE, 0, TEST_PAGE);
+		}
+		b->state = IDLE;
+	}
+}
+
+/* Workers. */
+
+static void worker_step(struct world *w, unsigned i)
+{
+	if (!w->job[i]) {
+		w->job[i] = cis_pager_next_job(w->pager);
+		w->job_over[i] = false;
+	} else if (!w->job_over[i]) {
+		w->job_over[i] = !cis_fill_job_step(w->job[i], w->worker[i], &w->job_store);
+	} else {
+		struct cis_fill_job *job = w->job[i];
+
+		w->job[i] = NULL;
+		cis_pager_job_done(w->pager, job);
+	}
+}
+
+static void store_step(struct world *w)
+{
+	if (!w->nr_held)
+		return;
+	unsigned i = (unsigned)dice(w, w->nr_held);
+	struct cis_store_req *req = w->held[i];
+
+	w->held[i] = w->held[--w->nr_held];
+	answer(w, req);
+}
+
+static void record_step(struct world *w)
+{
+	uint32_t *trace;
+	uint64_t nr;
+	bool seen[PAGES] = { false };
+
+	if (cis_pager_record_start(w->pager) != -EALREADY || cis_pager_record_stop(w->pager, &trace, &nr))
+		return;
+	for (uint64_t i = 0; i < nr; i++) {
+		if (trace[i] >= PAGES || seen[trace[i]])
+			see(w, "a trace names a page twice or none", trace[i]);
+		else
+			seen[trace[i]] = true;
+	}
+	free(trace);
+}
+
+/* What the words say and what is mapped agree, but for what is under way. */
+static void check_words(struct world *w)
+{
+	for (uint64_t p = 0; p < PAGES; p++) {
+		enum cis_page_state s = cis_pager_state_of(w->pager, p);
+		bool moving = removing(w, p);
+
+		if (s == CIS_PAGE_ABSENT && w->present[p])
+			see(w, "mapped, but absent by its word", p);
+		if (s == CIS_PAGE_REMOVED && w->present[p] && !moving)
+			see(w, "mapped, but removed by its word", p);
+		/* A page zapped after zeros were installed for a fault behind its REMOVE: it reads as zeros again. */
+		if (s == CIS_PAGE_RESIDENT && !w->present[p] && !moving && !is_zero(w->ref + p * TEST_PAGE))
+			see(w, "resident by its word, but not mapped", p);
+	}
+}
+
+bool world_step(struct world *w)
+{
+	switch (dice(w, 16)) {
+	case 0 ... 4:
+		vcpu_step(w, &w->vcpu[dice(w, VCPUS)], false);
+		break;
+	case 5: case 6:
+		balloon_step(w, &w->balloon[dice(w, BALLOONS)], false);
+		break;
+	case 7 ... 9:
+		cis_pager_run(w->pager);
+		break;
+	case 10: case 11:
+		worker_step(w, (unsigned)dice(w, JOBS));
+		break;
+	case 12: case 13:
+		store_step(w);
+		break;
+	case 14:
+		w->clock_ns += dice(w, 4) ? dice(w, 100000) : dice(w, 400000000);
+		break;
+	case 15:
+		if (!dice(w, 40))
+			record_step(w);
+		if (!dice(w, 60))
+			cis_pager_fill(w->pager, (enum cis_fill)(1 + dice(w, 2)));
+	}
+	check_words(w);
+	return !w->wrong;
+}
+
+static bool all_run(const struct world *w)
+{
+	for (unsigned i = 0; i < VCPUS; i++)
+		if (w->vcpu[i].state != RUNS)
+			return false;
+	for (unsigned i = 0; i < BALLOONS; i++)
+		if (w->balloon[i].state != IDLE)
+			return false;
+	return true;
+}
+
+bool world_settle(struct world *w)
+{
+	for (unsigned round = 0; round < 400 && !w->wrong; round++) {
+		for (unsigned i = 0; i < BALLOONS; i++)
+			balloon_step(w, &w->balloon[i], true);
+		cis_pager_run(w->pager);
+		store_step(w);
+		for (unsigned i = 0; i < JOBS; i++)
+			worker_step(w, i);
+		w->clock_ns += 100000000;
+		if (all_run(w))
+			return true;
+	}
+	see(w, "a thread waits for ever", 0);
+	return false;
+}
+
+/* Building a world. */
+
+static void make_memory(struct world *w, struct test_memory *m)
+{
+	test_memory_init(m, PAGES);
+	for (uint64_t p = 0; p < PAGES; p++) {
+		unsigned kind = (unsigned)dice(w, 5);
+
+		test_fill_page(m->mem + p * TEST_PAGE, kind, test_random(&w->rnd));
+	}
+}
+
+static struct cis_image *make_image(struct world *w, const char *dir)
+{
+	struct test_memory m;
+	struct cis_write_opts opts = { .codec = dice(w, 2) ? CIS_CODEC_MASK : CIS_CODEC_RAW,
+				       .chunk_shift = 12 + (unsigned)dice(w, 4) };
+	struct cis_image *img;
+	uint32_t hot[24];
+	char path[200];
+
+	make_memory(w, &m);
+	for (unsigned i = 0; i < 24; i++)
+		hot[i] = (uint32_t)dice(w, PAGES);
+	if (dice(w, 4)) {
+		opts.hot = hot;
+		opts.nr_hot = 24;
+	}
+	snprintf(path, sizeof(path), "%s/image", dir);
+	img = test_write_image(path, &m, &opts);
+	memcpy(w->ref, m.mem, PAGES * TEST_PAGE);
+	test_memory_fini(&m);
+	return img;
+}
+
+void world_open(struct world *w, uint64_t seed, const char *dir)
+{
+	struct cis_region regions[2];
+	struct cis_error err;
+
+	*w = (struct world){ .seed = seed, .rnd = seed * 0x9e3779b97f4a7c15u + 1, .clock_ns = 1 };
+	w->ref = calloc(PAGES, TEST_PAGE);
+	w->mem = calloc(PAGES, TEST_PAGE);
+	w->alias = dice(w, 2);
+	w->late = dice(w, 2);
+	w->trouble = dice(w, 3) ? 0 : 20;
+	w->store.ops = &store_ops;
+	w->job_store.ops = &job_ops;
+	w->img = make_image(w, dir);
+	for (int i = 0; i < 2; i++)
+		regions[i] = (struct cis_region){
+			.hva = HVA + (uint64_t)i * PAGES / 2 * TEST_PAGE, .bytes = PAGES / 2 * TEST_PAGE,
+			.offset = (uint64_t)i * PAGES / 2 * TEST_PAGE,
+			.kind = w->alias ? CIS_KIND_SHARED : CIS_KIND_ANONYMOUS,
+			.alias = w->alias ? (char *)w->mem + (uint64_t)i * PAGES / 2 * TEST_PAGE : NULL,
+		};
+	struct cis_pager_opts opts = {
+		.size = sizeof(opts), .regions = regions, .nr_regions = 2, .image = w->img, .os = &kernel, .os_ctx = w,
+		.clock = model_clock, .clock_ctx = w, .store_of = store_of, .neighbours = dice(w, 2),
+		.policy = CIS_POLICY_POISON, .tries = 2, .failed = page_failed, .gone = guest_gone, .ctx = w,
+	};
+	if (cis_scratch_create(&w->scratch))
+		abort();
+	for (unsigned i = 0; i < JOBS; i++)
+		if (cis_scratch_create(&w->worker[i]))
+			abort();
+	opts.scratch = w->scratch;
+	w->state_map = calloc(1, cis_state_bytes(PAGES));
+	cis_state_init(w->state_map, PAGES, 1, &opts.state);
+	if (cis_pager_create(&opts, &w->pager, &err)) {
+		fprintf(stderr, "%s\n", err.text);
+		abort();
+	}
+}
+
+void world_close(struct world *w)
+{
+	for (unsigned i = 0; i < JOBS; i++)
+		while (w->job[i])
+			worker_step(w, i);
+	if (!cis_pager_quiesce(w->pager))
+		see(w, "does not come to rest", 0);
+	cis_pager_destroy(w->pager);
+	cis_scratch_destroy(w->scratch);
+	for (unsigned i = 0; i < JOBS; i++)
+		cis_scratch_destroy(w->worker[i]);
+	cis_image_unref(w->img);
+	free(w->state_map);
+	free(w->mem);
+	free(w->ref);
+}
