@@ -21,14 +21,14 @@ static int run(int argc, char **argv)
 	if (json_array_size(guests))
 		printf("%-24s %-12s %8s %10s %10s  %s\n", "GUEST", "STATE", "PID", "RESIDENT", "ABSENT",
 		       "IMAGE");
-	json_array_foreach(guests, i, guest)
-	{
-		long long pid = cli_number(guest, "pid"), resident = cli_number(guest, "pages.resident");
-		long long absent = cli_number(guest, "pages.absent");
+	json_array_foreach (guests, i, guest) {
+		char pid[24], resident[24], absent[24];
 
-		printf("%-24s %-12s %8lld %10lld %10lld  %s\n", cli_text(guest, "id"),
-		       cli_text(guest, "state"), pid < 0 ? 0 : pid, resident < 0 ? 0 : resident,
-		       absent < 0 ? 0 : absent, cli_text(guest, "image"));
+		cli_figure(guest, "pid", pid, sizeof(pid));
+		cli_figure(guest, "pages.resident", resident, sizeof(resident));
+		cli_figure(guest, "pages.absent", absent, sizeof(absent));
+		printf("%-24s %-12s %8s %10s %10s  %s\n", cli_text(guest, "id"), cli_text(guest, "state"),
+		       pid, resident, absent, cli_text(guest, "image"));
 	}
 	json_decref(guests);
 	return CLI_OK;

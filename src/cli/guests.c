@@ -86,18 +86,24 @@ long long cli_number(const json_t *obj, const char *key)
 	return json_is_integer(n) ? json_integer_value(n) : -1;
 }
 
+void cli_figure(const json_t *obj, const char *key, char *buf, size_t len)
+{
+	long long n = cli_number(obj, key);
+
+	if (n < 0)
+		snprintf(buf, len, "-");
+	else
+		snprintf(buf, len, "%lld", n);
+}
+
 static void print_pages(const json_t *guest)
 {
 	static const char *const rows[][2] = {
-		{ "pages", "pages.total" },
-		{ "resident", "pages.resident" },
-		{ "absent", "pages.absent" },
-		{ "removed", "pages.removed" },
-		{ "poisoned", "pages.poisoned" },
-		{ "zero faults", "faults.zero" },
-		{ "demand faults", "faults.demand" },
-		{ "neighbours", "faults.neighbour" },
-		{ "removed faults", "faults.removed" },
+		{ "pages", "pages.total" },	      { "resident", "pages.resident" },
+		{ "absent", "pages.absent" },	      { "removed", "pages.removed" },
+		{ "poisoned", "pages.poisoned" },     { "faults", "faults.count" },
+		{ "zero faults", "faults.zero" },     { "demand faults", "faults.demand" },
+		{ "neighbours", "faults.neighbour" }, { "removed faults", "faults.removed" },
 	};
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)

@@ -22,4 +22,7 @@ const char *cli_text(const json_t *obj, const char *key);
 /** cli_number() - a number of an answer at "key" or "key.key", -1 when it is not there. */
 long long cli_number(const json_t *obj, const char *key);
 
+/** cli_figure() - the same as text, "-" when it is not there, into @buf. */
+void cli_figure(const json_t *obj, const char *key, char *buf, size_t len);
+
 #endif

@@ -12,7 +12,8 @@
 static const char *state_path;
 
 static const struct cli_option options[] = {
-	{ "state", CLI_STRING, "FILE", "write the monitor's device state there; MEMORY may then be left out", &state_path },
+	{ "state", CLI_STRING, "FILE", "write the monitor's device state there; MEMORY may then be left out",
+	  &state_path },
 	CLI_OPTION_IMAGES,
 	CLI_OPTION_END,
 };
@@ -66,13 +67,15 @@ static int report(const struct cis_image_info *info, const char *memory)
 	char size[32];
 
 	if (cli_json) {
-		return cli_print_json(json_pack("{s:s*,s:s*,s:I}", "path", memory, "state", state_path, "guest_bytes",
-						(json_int_t)info->guest_bytes));
+		return cli_print_json(json_pack("{s:s*,s:s*,s:I}", "path", memory, "state", state_path,
+						"guest_bytes", (json_int_t)info->guest_bytes));
 	}
 	if (memory)
-		printf("%s: %s of guest memory\n", memory, cis_size_print(info->guest_bytes, size, sizeof(size)));
+		printf("%s: %s of guest memory\n", memory,
+		       cis_size_print(info->guest_bytes, size, sizeof(size)));
 	if (state_path)
-		printf("%s: %s of device state\n", state_path, cis_size_print(info->state_bytes, size, sizeof(size)));
+		printf("%s: %s of device state\n", state_path,
+		       cis_size_print(info->state_bytes, size, sizeof(size)));
 	return CLI_OK;
 }
 
@@ -97,6 +100,10 @@ static int run(int argc, char **argv)
 	return status;
 }
 
-const struct cli_command cli_image_export = {
-	"image export", "IMAGE [MEMORY]", "Write an image back to a raw sparse memory file", options, 1, 2, run
-};
+const struct cli_command cli_image_export = { "image export",
+					      "IMAGE [MEMORY]",
+					      "Write an image back to a raw sparse memory file",
+					      options,
+					      1,
+					      2,
+					      run };

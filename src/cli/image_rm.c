@@ -29,8 +29,7 @@ static int refuse_used(const struct cis_dir_entry *e, struct cis_error *err)
 	if (r)
 		return r;
 	cis_hex_print(e->id, sizeof(e->id), id);
-	json_array_foreach(guests, i, guest)
-	{
+	json_array_foreach (guests, i, guest) {
 		const char *used = json_string_value(json_object_get(guest, "image_id"));
 		const char *state = json_string_value(json_object_get(guest, "state"));
 

@@ -27,9 +27,9 @@ struct look {
 
 static double counted(const json_t *guest)
 {
-	long long zero = cli_number(guest, "faults.zero"), demand = cli_number(guest, "faults.demand");
+	long long faults = cli_number(guest, "faults.count");
 
-	return (zero > 0 ? (double)zero : 0) + (demand > 0 ? (double)demand : 0);
+	return faults > 0 ? (double)faults : 0;
 }
 
 static const json_t *find(const struct look *look, const char *id)
@@ -37,7 +37,9 @@ static const json_t *find(const struct look *look, const char *id)
 	json_t *guest;
 	size_t i;
 
-	json_array_foreach(look->guests, i, guest) if (!strcmp(cli_text(guest, "id"), id)) return guest;
+	json_array_foreach (look->guests, i, guest)
+		if (!strcmp(cli_text(guest, "id"), id))
+			return guest;
 	return NULL;
 }
 
@@ -70,11 +72,15 @@ static void print_rows(const struct row *rows, size_t nr, bool screen)
 		printf("\033[H\033[J");
 	printf("%-24s %-12s %10s %12s %12s %12s\n", "GUEST", "STATE", "FAULTS/S", "FAULTS", "RESIDENT",
 	       "ABSENT");
-	for (size_t i = 0; i < nr; i++)
-		printf("%-24s %-12s %10.0f %12.0f %12lld %12lld\n", cli_text(rows[i].guest, "id"),
-		       cli_text(rows[i].guest, "state"), rows[i].rate, counted(rows[i].guest),
-		       cli_number(rows[i].guest, "pages.resident"),
-		       cli_number(rows[i].guest, "pages.absent"));
+	for (size_t i = 0; i < nr; i++) {
+		char resident[24], absent[24];
+
+		cli_figure(rows[i].guest, "pages.resident", resident, sizeof(resident));
+		cli_figure(rows[i].guest, "pages.absent", absent, sizeof(absent));
+		printf("%-24s %-12s %10.0f %12.0f %12s %12s\n", cli_text(rows[i].guest, "id"),
+		       cli_text(rows[i].guest, "state"), rows[i].rate, counted(rows[i].guest), resident,
+		       absent);
+	}
 	fflush(stdout);
 }
 
@@ -87,7 +93,8 @@ static int print_look(const struct look *before, const struct look *now, bool sc
 
 	if (!rows)
 		return CLI_FAILED;
-	json_array_foreach(now->guests, i, guest) rows[i] = (struct row){ guest, rate(before, now, guest) };
+	json_array_foreach (now->guests, i, guest)
+		rows[i] = (struct row){ guest, rate(before, now, guest) };
 	qsort(rows, nr, sizeof(*rows), by_rate);
 	for (i = 0; cli_json && i < nr; i++)
 		json_array_append_new(list,

@@ -37,7 +37,7 @@ def check(text, spec):
         yield "values of " + key, quoted(row), set(schemas["GuestSpec"]["properties"][key]["enum"])
     example = json.loads(re.search(r'\n    (\{"id": "web-1".*?\}\})\n\n', text, re.S).group(1).replace("…", ""))
     yield "keys of a guest", set(example) | {"error"}, set(schemas["Guest"]["properties"])
-    for key in ("pages", "faults", "bytes", "record"):
+    for key in ("pages", "faults", "bytes", "fill_progress", "record"):
         yield "keys of " + key, set(example[key]), set(schemas["Guest"]["properties"][key]["properties"])
     statuses = statuses_of(text)
     for path, item in spec["paths"].items():

@@ -34,7 +34,7 @@ class Guests:
             "kind": spec.get("kind", "firecracker"), "policy": spec.get("policy", "poison"),
             "fill": spec.get("fill", "all"), "pid": 4711,
             "pages": {"total": 2048, "absent": 1000, "resident": 1048, "removed": 0, "poisoned": 0},
-            "faults": {"zero": 3, "demand": 4, "neighbour": 5, "removed": 0},
+            "faults": {"count": 8, "zero": 3, "demand": 4, "neighbour": 5, "removed": 0},
             "bytes": {"read": 1048576, "installed": 4292608},
             "record": {"state": "on" if spec.get("record") else "off", "pages": 0}}
         return 201, self.all[name]
@@ -102,7 +102,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         data = json.dumps(obj).encode() if obj is not None else b""
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        if data:
+            self.wfile.write(data)
 
     do_GET = do_PUT = do_DELETE = do_PATCH = handle_any
 

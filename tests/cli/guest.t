@@ -31,6 +31,7 @@ web-1: filled
   absent         1000
   removed        0
   poisoned       0
+  faults         8
   zero faults    3
   demand faults  4
   neighbours     5
@@ -73,8 +74,8 @@ TMP/t: 2304 pages
 
 $ cistern top
 GUEST                    STATE          FAULTS/S       FAULTS     RESIDENT       ABSENT
-web-1                    filled                0            7         1048         1000
-web-2                    filled                0            7         1048         1000
+web-1                    filled                0            8         1048         1000
+web-2                    filled                0            8         1048         1000
 
 $ cistern top --json --count 1
 {
@@ -83,13 +84,13 @@ $ cistern top --json --count 1
       "id": "web-1",
       "state": "filled",
       "faults_s": 0.0,
-      "faults": 7.0
+      "faults": 8.0
     },
     {
       "id": "web-2",
       "state": "filled",
       "faults_s": 0.0,
-      "faults": 7.0
+      "faults": 8.0
     }
   ]
 }
