@@ -5,6 +5,15 @@ build=${1:-build}
 name=${2:-}
 cd "$(dirname "$0")/.."
 
+# Benchmarks on real guests leave them out, and say so, where they cannot be made.
+if [ -z "${CISTERN_BENCH_GUESTS:-}" ]; then
+	if guests=$(tools/guest/bench-guests.sh "$build"); then
+		export CISTERN_BENCH_GUESTS="$guests"
+	else
+		echo "run.sh: no real guests: say CISTERN_BENCH_GUESTS=folder, or run as root on Debian" >&2
+	fi
+fi
+
 run_one() {
 	status=0
 	"$1" || status=$?

@@ -35,7 +35,7 @@ initramfs() {
 	done
 	install -m 755 "$here/initramfs-init" "$root/init"
 	mkdir "$root/cistern"
-	cp "$here"/services/* "$root/cistern/"
+	cp "$here"/services/*.* "$root/cistern/"
 	(cd "$root" && find . | cpio -o -H newc --quiet) >"$work/out/initrd"
 }
 
@@ -45,7 +45,7 @@ if [ -z "$version" ]; then
 	version=$(cat "$cache"/kernel-*/version 2>/dev/null | sort -V | tail -n 1)
 	[ -n "$version" ] || fail "no 6.1 kernel: Debian's package index cannot be read and $cache holds none"
 fi
-sum=$(cat "$here/initramfs-init" "$here"/services/* "$here/kernel.sh" | sha256sum | cut -c 1-12)
+sum=$(cat "$here/initramfs-init" "$here"/services/*.* "$here/kernel.sh" | sha256sum | cut -c 1-12)
 out=$cache/kernel-$version-$sum
 if [ ! -e "$out/vmlinuz" ]; then
 	work=$(mktemp -d "$cache/kernel.XXXXXX")
