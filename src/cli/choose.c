@@ -1,12 +1,15 @@
 /* The codec: what the command line asks for, or what the planner finds. */
 #include <errno.h>
+#include <libgen.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "cli/images.h"
 #include "image/plan.h"
 
+#define LEVEL_MAX      22 /* of any codec: zstd's */
 #define SAMPLE_BYTES   (4 << 20)
 #define DICT_CHUNK_MAX 14 /* 16 KiB: for larger chunks a dictionary gains nothing (measured) */
 
@@ -120,12 +123,29 @@ static int by_plan(const struct cli_codec_wish *wish, const struct cis_plan_samp
 	return 0;
 }
 
-int cli_codec_choose(const struct cli_codec_wish *wish, struct cis_image_source *src, const char *folder,
+int cli_check_level(const char *codec, uint64_t level)
+{
+	if (level == CLI_NO_LEVEL)
+		return CLI_OK;
+	if (!codec || !strcmp(codec, "auto"))
+		return cli_usage("--level wants a --codec");
+	if (!strcmp(codec, "raw") || !strcmp(codec, "mask"))
+		return cli_usage("--level: codec %s has no levels", codec);
+	if (!level || level > LEVEL_MAX)
+		return cli_usage("--level: %llu is not a level of codec %s", (unsigned long long)level,
+				 codec);
+	return CLI_OK;
+}
+
+int cli_codec_choose(const struct cli_codec_wish *wish, struct cis_image_source *src, const char *image,
 		     struct cis_write_opts *opts, json_t **ret_plan, struct cis_error *err)
 {
+	_cleanup_free_ char *copy = strdup(image);
 	struct cis_plan_sample sample;
 	int r;
 
+	if (!copy)
+		return cis_fail(err, ENOMEM, "%s: no memory", image);
 	if (strcmp(wish->codec, "auto")) {
 		by_wish(wish, opts);
 		return 0;
@@ -136,7 +156,7 @@ int cli_codec_choose(const struct cli_codec_wish *wish, struct cis_image_source 
 		return 0;
 	}
 	if (!r) {
-		r = by_plan(wish, &sample, folder, opts, ret_plan, err);
+		r = by_plan(wish, &sample, dirname(copy), opts, ret_plan, err);
 		cis_plan_sample_fini(&sample);
 	}
 	return r;

@@ -1,7 +1,6 @@
 /* cistern image create: an image of guest memory. */
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,19 +14,17 @@
 
 #define STATE_BYTES_MAX ((uint64_t)1 << 30) /* format 3 */
 
-#define NO_LEVEL UINT64_MAX
-
 static struct {
 	const char *format, *codec, *dict, *parent, *state, *page, *producer;
 	uint64_t level, chunk, read_rate, install_rate, workers;
 	struct cli_list traces;
 	bool full;
-} opt = { .codec = "auto", .dict = "auto", .page = "4K", .level = NO_LEVEL, .chunk = 64 };
+} opt = { .codec = "auto", .dict = "auto", .page = "4K", .level = CLI_NO_LEVEL, .chunk = 64 };
 
 static const struct cli_option options[] = {
 	{ "format", CLI_CHOICE, "raw|elf", "what MEMORY is (default: seen from its first bytes)",
 	  &opt.format },
-	{ "codec", CLI_CHOICE, "auto|raw|mask|lz4|zstd|deflate",
+	{ "codec", CLI_CHOICE, CLI_CODECS,
 	  "how to store it (default: auto, the fastest restore by costs measured here)", &opt.codec },
 	{ "level", CLI_NUMBER, "N",
 	  "of the codec: lz4 1..12, zstd 1..19, deflate 1..3 (default: the codec's)", &opt.level },
@@ -79,20 +76,14 @@ static int check_usage(void)
 	if (opt.chunk < 4 || opt.chunk > 2048 || opt.chunk & (opt.chunk - 1))
 		return cli_usage("--chunk: %llu is not a power of two from 4 to 2048",
 				 (unsigned long long)opt.chunk);
-	if (opt.level != NO_LEVEL && !strcmp(opt.codec, "auto"))
-		return cli_usage("--level wants a --codec");
-	if (opt.level != NO_LEVEL && (!strcmp(opt.codec, "raw") || !strcmp(opt.codec, "mask")))
-		return cli_usage("--level: codec %s has no levels", opt.codec);
-	if (opt.level != NO_LEVEL && (!opt.level || opt.level > 22))
-		return cli_usage("--level: %llu is not a level of codec %s", (unsigned long long)opt.level,
-				 opt.codec);
 	if (!strcmp(opt.dict, "on") && strcmp(opt.codec, "zstd"))
 		return cli_usage("--dict on wants --codec zstd");
 	if (opt.full && !opt.parent)
 		return cli_usage("--full wants a --parent");
-	if (opt.workers > 256)
-		return cli_usage("--workers: %llu is more than 256", (unsigned long long)opt.workers);
-	return CLI_OK;
+	if (opt.workers > CLI_WORKERS_MAX)
+		return cli_usage("--workers: %llu is more than %d", (unsigned long long)opt.workers,
+				 CLI_WORKERS_MAX);
+	return cli_check_level(opt.codec, opt.level);
 }
 
 static bool looks_like_elf(const char *path)
@@ -171,20 +162,15 @@ static int prepare(const char *memory, struct job *job, struct cis_error *err)
 
 static int choose(const char *image, struct job *job, struct cis_error *err)
 {
-	_cleanup_free_ char *copy = strdup(image);
-	const struct cli_codec_wish wish = {
-		.codec = opt.codec,
-		.dict = opt.dict,
-		.level = opt.level,
-		.has_level = opt.level != NO_LEVEL,
-		.read_rate = opt.read_rate,
-		.install_rate = opt.install_rate,
-		.workers = (unsigned)opt.workers,
-	};
+	const struct cli_codec_wish wish = { .codec = opt.codec,
+					     .dict = opt.dict,
+					     .level = opt.level,
+					     .has_level = opt.level != CLI_NO_LEVEL,
+					     .read_rate = opt.read_rate,
+					     .install_rate = opt.install_rate,
+					     .workers = (unsigned)opt.workers };
 
-	if (!copy)
-		return cis_fail(err, ENOMEM, "%s: no memory", image);
-	return cli_codec_choose(&wish, job->src, dirname(copy), &job->w, &job->plan, err);
+	return cli_codec_choose(&wish, job->src, image, &job->w, &job->plan, err);
 }
 
 static int write_image(const char *image, struct job *job, struct cli_progress *progress,

@@ -9,6 +9,10 @@
 #include "image/source.h"
 #include "image/write.h"
 
+#define CLI_CODECS	"auto|raw|mask|lz4|zstd|deflate"
+#define CLI_NO_LEVEL	UINT64_MAX
+#define CLI_WORKERS_MAX 256
+
 /**
  * cli_image_path() - the file that an IMAGE argument means
  *
@@ -59,14 +63,18 @@ struct cli_codec_wish {
 	unsigned workers;
 };
 
+/** cli_check_level() - does @codec (NULL: none was named) have this level?  Return: CLI_OK, or CLI_USAGE
+ * after saying why. */
+int cli_check_level(const char *codec, uint64_t level);
+
 /**
  * cli_codec_choose() - set codec and level in @opts, by the wish or by the planner
- * @folder: where the image will lie
+ * @image: what will be written; its folder is measured
  *
  * The planner prints its table and its reason, on stdout or into @ret_plan
  * (with --json).  Return: 0 or -errno.
  */
-int cli_codec_choose(const struct cli_codec_wish *wish, struct cis_image_source *src, const char *folder,
+int cli_codec_choose(const struct cli_codec_wish *wish, struct cis_image_source *src, const char *image,
 		     struct cis_write_opts *opts, json_t **ret_plan, struct cis_error *err);
 
 /** cli_quota_room() - bytes that the quota leaves for an image at @path; UINT64_MAX outside the image

@@ -70,6 +70,28 @@ $ cistern image optimize big.cis small.cis --page 4K | grep ' hot '
   hot      raw                      8    512.0 KiB    512.0 KiB    1.00
   hot      all                      8    512.0 KiB    512.0 KiB    1.00
 
+# The codec can be changed, and the working set stays: also its pages without content.
+$ cistern image optimize a.cis z.cis --codec zstd --level 1 --json | python3 -c 'import json, sys; i = json.load(sys.stdin); print(i["codec"], i["classes"]["hot"], i["touched_pages"])'
+zstd 3 2
+
+$ cistern image optimize a.cis z.cis --codec auto | grep -c -e '^plan: ' -e '^[*] '
+2
+
+$ cistern image export z.cis back >log && cmp mem back
+
+# A chain can be flattened.
+$ make-input diff diff 8 3; cistern image create --codec raw --parent a.cis diff child.cis | grep inherit
+  inherit          2044      8.0 MiB   99.8 %
+
+$ cistern image optimize child.cis flat.cis --flatten | sed -n '/class/,/cold/p'
+  class           pages        bytes    share
+  zero             1375      5.4 MiB   67.1 %
+  same              224    896.0 KiB   10.9 %
+  hot                 3     12.0 KiB    0.1 %
+  cold              446      1.7 MiB   21.8 %
+
+$ cistern image export child.cis back >log && cistern image export flat.cis back2 >log && cmp back back2
+
 # Traces that do not fit are refused.
 $ make-input trace t4 16 1; cistern image create --codec raw --trace t4 mem x.cis
 ! cistern image create: t4: is of a guest of 16777216 bytes, not of 8388608

@@ -98,7 +98,17 @@ $ cistern image create --read-rate fast a b
 ? 2
 
 $ cistern image optimize a b
-! cistern image optimize: wants a --trace or a --page
+! cistern image optimize: wants a --trace, --page, --codec or --flatten
+! Try 'cistern image optimize --help'.
+? 2
+
+$ cistern image optimize --level 3 --page 4K a b
+! cistern image optimize: --level wants a --codec
+! Try 'cistern image optimize --help'.
+? 2
+
+$ cistern image optimize --workers 1000 --page 4K a b
+! cistern image optimize: --workers: 1000 is more than 256
 ! Try 'cistern image optimize --help'.
 ? 2
 
