@@ -7,12 +7,12 @@
  * a byte, so a chunk starts with its first symbol and decoding needs nothing of the header once its tables are built.
  */
 #include <errno.h>
-#include <isa-l.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "codec/inflate.h"
+#include "codec/isal.h"
 #include "codec/ops.h"
 
 #define HIST_BITS    12 /* format 5.2: matches reach back 4 KiB at most */
@@ -200,6 +200,7 @@ static void histogram_add(struct isal_huff_histogram *hist, const uint8_t *sampl
 {
 	for (size_t at = 0; at < len; at += INT_MAX)
 		isal_update_histogram((uint8_t *)sample + at, (int)(len - at < INT_MAX ? len - at : INT_MAX), hist);
+	isal_leave();
 }
 
 int cis_canned_train(const void *samples, const size_t *sizes, size_t nr, struct cis_canned **ret,
@@ -259,6 +260,7 @@ static size_t canned_encode(void *state, const uint8_t *src, size_t src_len, uin
 {
 	struct canned_encoder *enc = state;
 	struct isal_zstream *stream = &enc->stream;
+	int rc;
 
 	/* Not the stateless call: that one puts blocks of its own around repeated bytes. */
 	isal_deflate_reset(stream);
@@ -269,9 +271,9 @@ static size_t canned_encode(void *state, const uint8_t *src, size_t src_len, uin
 	stream->avail_in = (uint32_t)src_len;
 	stream->next_out = dst;
 	stream->avail_out = (uint32_t)cap;
-	if (isal_deflate(stream) != COMP_OK || stream->internal_state.state != ZSTATE_END)
-		return 0;
-	return stream->total_out;
+	rc = isal_deflate(stream);
+	isal_leave();
+	return rc == COMP_OK && stream->internal_state.state == ZSTATE_END ? stream->total_out : 0;
 }
 
 static int canned_decoder_open(struct cis_codec_params *params, void **ret_state)

@@ -1,9 +1,9 @@
 /* Codec deflate: one raw DEFLATE stream a chunk, by ISA-L. */
 #include <errno.h>
-#include <isa-l.h>
 #include <stdlib.h>
 
 #include "codec/inflate.h"
+#include "codec/isal.h"
 #include "codec/ops.h"
 
 #define HIST_BITS     12 /* format 5.2: matches reach back 4 KiB at most */
@@ -63,6 +63,7 @@ static size_t deflate_encode(void *state, const uint8_t *src, size_t src_len, ui
 {
 	struct deflate_encoder *enc = state;
 	struct isal_zstream *stream = &enc->stream;
+	int rc;
 
 	isal_deflate_stateless_init(stream);
 	stream->level = enc->level;
@@ -74,7 +75,9 @@ static size_t deflate_encode(void *state, const uint8_t *src, size_t src_len, ui
 	stream->avail_in = (uint32_t)src_len;
 	stream->next_out = dst;
 	stream->avail_out = (uint32_t)cap;
-	return isal_deflate_stateless(stream) == COMP_OK ? stream->total_out : 0;
+	rc = isal_deflate_stateless(stream);
+	isal_leave();
+	return rc == COMP_OK ? stream->total_out : 0;
 }
 
 static int deflate_decoder_open(struct cis_codec_params *params, void **ret_state)
