@@ -11,6 +11,7 @@
 
 #define LEVEL_MAX      22 /* of any codec: zstd's */
 #define SAMPLE_BYTES   (4 << 20)
+#define HOT_SAMPLE_MIN (1 << 20)
 #define DICT_CHUNK_MAX 14 /* 16 KiB: for larger chunks a dictionary gains nothing (measured) */
 
 static bool wants_dict(const struct cli_codec_wish *wish, unsigned chunk_shift)
@@ -123,6 +124,25 @@ static int by_plan(const struct cli_codec_wish *wish, const struct cis_plan_samp
 	return 0;
 }
 
+/* Of the hot pages when there are enough to tell: these decide how soon the guest runs. */
+static int take_sample(struct cis_image_source *src, const struct cis_write_opts *opts,
+		       struct cis_plan_sample *ret, struct cis_error *err)
+{
+	size_t chunk_bytes = (size_t)1 << opts->chunk_shift;
+
+	if (opts->nr_hot << opts->page_shift >= HOT_SAMPLE_MIN) {
+		int r = cis_plan_sample_hot(src, opts->hot, opts->nr_hot, opts->page_shift, chunk_bytes,
+					    SAMPLE_BYTES, ret, err);
+
+		if (r || ret->len >= HOT_SAMPLE_MIN)
+			return r == -ENODATA ?
+				       cis_plan_sample_take(src, chunk_bytes, SAMPLE_BYTES, ret, err) :
+				       r;
+		cis_plan_sample_fini(ret);
+	}
+	return cis_plan_sample_take(src, chunk_bytes, SAMPLE_BYTES, ret, err);
+}
+
 int cli_check_level(const char *codec, uint64_t level)
 {
 	if (level == CLI_NO_LEVEL)
@@ -150,7 +170,7 @@ int cli_codec_choose(const struct cli_codec_wish *wish, struct cis_image_source 
 		by_wish(wish, opts);
 		return 0;
 	}
-	r = cis_plan_sample_take(src, (size_t)1 << opts->chunk_shift, SAMPLE_BYTES, &sample, err);
+	r = take_sample(src, opts, &sample, err);
 	if (r == -ENODATA) { /* nothing to encode, so nothing to choose */
 		opts->codec = CIS_CODEC_LZ4;
 		return 0;

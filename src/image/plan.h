@@ -86,13 +86,24 @@ struct cis_plan_sample {
  */
 int cis_plan_sample_take(struct cis_image_source *src, size_t chunk_bytes, size_t max_bytes,
 			 struct cis_plan_sample *ret, struct cis_error *err);
+
+/**
+ * cis_plan_sample_hot() - the same of the pages that a restore reads first, in their order
+ * @pgno: @nr page numbers in units of 2^@page_shift; those past the end are passed over
+ *
+ * Return: 0, -ENODATA when none of them has content.
+ */
+int cis_plan_sample_hot(struct cis_image_source *src, const uint32_t *pgno, uint64_t nr, unsigned page_shift,
+			size_t chunk_bytes, size_t max_bytes, struct cis_plan_sample *ret,
+			struct cis_error *err);
 void cis_plan_sample_fini(struct cis_plan_sample *sample);
 
 /**
  * cis_plan_measure_codec() - encode and decode the sample
  * @c: codec and level in, the measured rest out
  *
- * The best of a few runs, so that what else runs on the host counts little.
+ * Processor time and the best of a few runs, so that what else runs on the host
+ * counts little.
  * Return: 0, -ENODATA (codec cannot be trained on so little), -ENOMEM.
  */
 int cis_plan_measure_codec(const struct cis_plan_sample *sample, struct cis_plan_codec *c,

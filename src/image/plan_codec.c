@@ -5,9 +5,9 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/cleanup.h"
-#include "base/clock.h"
 
 #define PAGE		4096
 #define READ_PER_SAMPLE 64
@@ -141,6 +141,44 @@ int cis_plan_sample_take(struct cis_image_source *src, size_t chunk_bytes, size_
 	return r;
 }
 
+/* The parts of one page, in pieces of 4 KiB, as far as there is room. */
+static int add_hot(struct cis_image_source *src, uint64_t off, uint64_t len, size_t max_bytes,
+		   struct cis_plan_sample *s, struct cis_error *err)
+{
+	uint8_t page[PAGE];
+
+	for (uint64_t end = off + len; off < end && off + PAGE <= src->guest_bytes && s->len < max_bytes;
+	     off += PAGE) {
+		int r = src->read(src, off, page, PAGE, err);
+
+		if (r)
+			return r;
+		s->len += keep_pages(page, PAGE, s->bytes + s->len, max_bytes - s->len);
+	}
+	return 0;
+}
+
+int cis_plan_sample_hot(struct cis_image_source *src, const uint32_t *pgno, uint64_t nr, unsigned page_shift,
+			size_t chunk_bytes, size_t max_bytes, struct cis_plan_sample *ret,
+			struct cis_error *err)
+{
+	struct cis_plan_sample s = { .bytes = malloc(max_bytes), .chunk_bytes = chunk_bytes };
+	int r = 0;
+
+	if (!s.bytes)
+		return cis_fail(err, ENOMEM, "no memory for a sample");
+	for (uint64_t i = 0; i < nr && s.len < max_bytes && !r; i++)
+		r = add_hot(src, (uint64_t)pgno[i] << page_shift, (uint64_t)1 << page_shift, max_bytes, &s,
+			    err);
+	if (!r && !s.len)
+		r = cis_fail(err, ENODATA, "all hot pages are zero or one repeated word");
+	if (r)
+		cis_plan_sample_fini(&s);
+	else
+		*ret = s;
+	return r;
+}
+
 void cis_plan_sample_fini(struct cis_plan_sample *sample)
 {
 	free(sample->bytes);
@@ -160,6 +198,14 @@ size_t cis_plan_candidates(size_t chunk_bytes, struct cis_plan_codec *ret)
 		ret[n++] = (struct cis_plan_codec){ .codec = CIS_CODEC_ZSTD_DICT, .level = 3 };
 	ret[n++] = (struct cis_plan_codec){ .codec = CIS_CODEC_DEFLATE_CANNED };
 	return n;
+}
+
+static uint64_t cpu_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
 /** struct trial - one candidate's chunks: where each went and what it became */
@@ -223,16 +269,16 @@ static int trial_run(struct trial *t, struct cis_plan_codec *c, struct cis_error
 			cis_chunk_checksum(i, t->sample->bytes + i * t->sample->chunk_bytes, chunk_len(t, i));
 	for (int run = 0; run < RUNS; run++) {
 		if (run < 2) { /* twice: encoding is slow, and no plan depends on it */
-			start = cis_now_ns(NULL);
+			start = cpu_ns();
 			stored = encode_all(t);
-			ns = cis_now_ns(NULL) - start;
+			ns = cpu_ns() - start;
 			encode_ns = ns < encode_ns ? ns : encode_ns;
 		}
-		start = cis_now_ns(NULL);
+		start = cpu_ns();
 		if (!decode_all(t, checksum))
 			return cis_fail(err, EBADMSG, "codec %s does not give back what it was given",
 					cis_codec_name(c->codec));
-		ns = cis_now_ns(NULL) - start;
+		ns = cpu_ns() - start;
 		decode_ns = ns < decode_ns ? ns : decode_ns;
 	}
 	c->ratio = (double)t->sample->len / (double)stored;

@@ -18,6 +18,7 @@
 #define READ_THREADS  4
 #define READ_BYTES    (256 << 10)
 #define INSTALL_BYTES (64 << 20)
+#define RUNS	      3
 
 /** struct reading - shared by the reading threads; each takes the next block */
 struct reading {
@@ -46,7 +47,7 @@ static void *read_blocks(void *arg)
 	return NULL;
 }
 
-static int read_all(int fd, size_t len, double *ret_rate)
+static int read_once(int fd, size_t len, double *ret_rate)
 {
 	struct reading rd = { .fd = fd, .len = len };
 	pthread_t thread[READ_THREADS];
@@ -62,6 +63,22 @@ static int read_all(int fd, size_t len, double *ret_rate)
 	if (rd.error)
 		return -rd.error;
 	*ret_rate = (double)len * 1e9 / (double)(cis_now_ns(NULL) - start + 1);
+	return 0;
+}
+
+/* The best of a few, as others use the disk too. */
+static int read_best(int fd, size_t len, double *ret_rate)
+{
+	double best = 0, rate = 0;
+
+	for (int run = 0; run < RUNS; run++) {
+		int r = read_once(fd, len, &rate);
+
+		if (r)
+			return r;
+		best = rate > best ? rate : best;
+	}
+	*ret_rate = best;
 	return 0;
 }
 
@@ -83,7 +100,7 @@ int cis_plan_measure_read(const char *folder, const void *bytes, size_t len, dou
 			  struct cis_error *err)
 {
 	_cleanup_close_ int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	size_t total = 64 << 20;
+	size_t total = 32 << 20;
 	int r;
 
 	if (fd < 0)
@@ -95,7 +112,7 @@ int cis_plan_measure_read(const char *folder, const void *bytes, size_t len, dou
 		/* Where there is no O_DIRECT (old tmpfs) the page cache is the medium, or was just dropped.
 		 */
 		fcntl(fd, F_SETFL, O_DIRECT);
-		r = read_all(fd, total, ret_rate);
+		r = read_best(fd, total, ret_rate);
 	}
 	return r ? cis_fail(err, -r, "%s: measuring how fast it reads: %s", folder, strerror(-r)) : 0;
 }
@@ -117,23 +134,27 @@ static int copy_all(int uffd, void *to, const void *from, size_t chunk_bytes)
 static int install_rate(int uffd, void *mem, size_t chunk_bytes, double *ret_rate)
 {
 	_cleanup_free_ void *from = aligned_alloc(4096, chunk_bytes);
+	uint64_t best_ns = UINT64_MAX;
 	int r;
 
 	if (!from)
 		return -ENOMEM;
 	memset(from, 1, chunk_bytes);
-	/* Touch and free as much first: a host that took free memory back charges for it once (limits of the
+	/* As much was touched before: a host that took free memory back charges for it once (limits of the
 	 * design). */
 	memset(mem, 1, INSTALL_BYTES);
-	madvise(mem, INSTALL_BYTES, MADV_DONTNEED);
 	r = cis_uffd_register(uffd, (uint64_t)(uintptr_t)mem, INSTALL_BYTES, UFFDIO_REGISTER_MODE_MISSING);
-	if (r)
-		return r;
-	uint64_t start = cis_now_ns(NULL);
+	for (int run = 0; run < RUNS && !r; run++) {
+		madvise(mem, INSTALL_BYTES, MADV_DONTNEED);
+		uint64_t start = cis_now_ns(NULL);
 
-	r = copy_all(uffd, mem, from, chunk_bytes);
+		r = copy_all(uffd, mem, from, chunk_bytes);
+		uint64_t ns = cis_now_ns(NULL) - start;
+
+		best_ns = ns < best_ns ? ns : best_ns;
+	}
 	if (!r)
-		*ret_rate = INSTALL_BYTES * 1e9 / (double)(cis_now_ns(NULL) - start + 1);
+		*ret_rate = INSTALL_BYTES * 1e9 / (double)(best_ns + 1);
 	return r;
 }
 

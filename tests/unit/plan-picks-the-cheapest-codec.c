@@ -145,6 +145,26 @@ static void test_sample_of_little_is_all_of_it(void **state)
 	cis_plan_sample_fini(&s);
 }
 
+static void test_hot_sample_is_in_their_order(void **state)
+{
+	const uint32_t hot[] = { 7, 3, 4, 5, 1000000000 }; /* page 4 is zero */
+	struct fake f = fake_source();
+	struct cis_plan_sample s;
+	uint8_t page[4096];
+
+	assert_int_equal(cis_plan_sample_hot(&f.src, hot, 5, 12, 65536, 1 << 20, &s, NULL), 0);
+	assert_int_equal(s.len, 3 * 4096);
+	for (unsigned i = 0; i < 3; i++) {
+		fake_page((const uint32_t[]){ 7, 3, 5 }[i], page);
+		assert_memory_equal(s.bytes + i * 4096, page, 4096);
+	}
+	cis_plan_sample_fini(&s);
+	assert_int_equal(cis_plan_sample_hot(&f.src, hot + 2, 1, 12, 65536, 1 << 20, &s, NULL), -ENODATA);
+	assert_int_equal(cis_plan_sample_hot(&f.src, &(const uint32_t){ 1 }, 1, 21, 65536, 1 << 20, &s, NULL), 0);
+	assert_int_equal(s.len, 1 << 20);
+	cis_plan_sample_fini(&s);
+}
+
 static int zero_read(struct cis_image_source *src, uint64_t off, void *buf, size_t len, struct cis_error *err)
 {
 	memset(buf, 0, len);
@@ -211,6 +231,7 @@ int main(void)
 		cmocka_unit_test(test_of_equally_fast_the_smallest),
 		cmocka_unit_test(test_sample_has_only_pages_that_count),
 		cmocka_unit_test(test_sample_of_little_is_all_of_it),
+		cmocka_unit_test(test_hot_sample_is_in_their_order),
 		cmocka_unit_test(test_nothing_but_zeros_is_said),
 		cmocka_unit_test(test_measures_every_candidate),
 		cmocka_unit_test(test_measures_the_host),
