@@ -254,17 +254,19 @@ static void *shard_main(void *arg)
 	while (!shard->stop) {
 		struct timespec ts;
 		int n = epoll_pwait2(shard->epoll, ev, EVENTS, timeout_of(shard, &ts), NULL);
+		bool mail = false;
 
 		for (int i = 0; i < n; i++) {
 			if (ev[i].data.ptr == &shard->box)
-				continue; /* last, so that a seat is not given up while its events are still in ev */
-			if (ev[i].data.ptr == &shard->stores)
+				mail = true; /* read last, so that a seat is not given up while its events are still in ev */
+			else if (ev[i].data.ptr == &shard->stores)
 				reap_stores(shard);
 			else
 				serve(ev[i].data.ptr);
 		}
 		serve_due(shard);
-		cis_mailbox_run(&shard->box);
+		if (mail)
+			cis_mailbox_run(&shard->box);
 	}
 	return NULL;
 }

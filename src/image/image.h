@@ -142,6 +142,15 @@ int cis_image_decode(const struct cis_image *img, struct cis_decoder *dec, uint6
 		     void *raw, struct cis_error *err);
 
 /**
+ * cis_image_unpack(), cis_image_check() - the two halves of cis_image_decode()
+ *
+ * For who wants to time them, or to check a raw chunk where it lies.
+ */
+int cis_image_unpack(const struct cis_image *img, struct cis_decoder *dec, uint64_t chunk, const void *stored, void *raw,
+		     struct cis_error *err);
+int cis_image_check(const struct cis_image *img, uint64_t chunk, const void *raw, struct cis_error *err);
+
+/**
  * struct cis_image_reader - reads whole pages one after the other; one thread
  *
  * For export, verify and tools: keeps the last chunk of each image of the

@@ -14,19 +14,33 @@ static int bad_chunk(const struct cis_image *img, uint64_t chunk, const struct c
 			(unsigned long long)(loc->off + loc->stored_bytes), cis_codec_name(loc->codec), what);
 }
 
-int cis_image_decode(const struct cis_image *img, struct cis_decoder *dec, uint64_t chunk, const void *stored,
-		     void *raw, struct cis_error *err)
+int cis_image_unpack(const struct cis_image *img, struct cis_decoder *dec, uint64_t chunk, const void *stored, void *raw,
+		     struct cis_error *err)
 {
 	struct cis_chunk_loc loc;
 
 	cis_image_chunk(img, chunk, &loc);
-	int rc = cis_decode(dec, loc.codec, stored, loc.stored_bytes, raw, loc.raw_bytes);
-
-	if (rc)
+	if (cis_decode(dec, loc.codec, stored, loc.stored_bytes, raw, loc.raw_bytes))
 		return bad_chunk(img, chunk, &loc, "does not decode to its length (format 5)", err);
+	return 0;
+}
+
+int cis_image_check(const struct cis_image *img, uint64_t chunk, const void *raw, struct cis_error *err)
+{
+	struct cis_chunk_loc loc;
+
+	cis_image_chunk(img, chunk, &loc);
 	if (cis_chunk_checksum(chunk, raw, loc.raw_bytes) != loc.checksum)
 		return bad_chunk(img, chunk, &loc, "its checksum does not match (format 4)", err);
 	return 0;
+}
+
+int cis_image_decode(const struct cis_image *img, struct cis_decoder *dec, uint64_t chunk, const void *stored,
+		     void *raw, struct cis_error *err)
+{
+	int rc = cis_image_unpack(img, dec, chunk, stored, raw, err);
+
+	return rc ? rc : cis_image_check(img, chunk, raw, err);
 }
 
 /* One image of the chain: the last chunk of each section, decoded, as pages by number alternate between the two. */

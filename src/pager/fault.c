@@ -306,7 +306,7 @@ void cis_fault(struct cis_pager *p, const struct cis_fault *f)
 	if (f->since_ns)
 		cis_record_touch(p, f->pgno);
 	if (f->since_ns && !f->tries)
-		cis_hist_add(&p->stats.queue_ns, cis_pager_now(p) - f->since_ns);
+		cis_hist_add(&p->stats.queue_ns, p->now_ns - f->since_ns);
 	switch (cis_page_state_at(p, f->pgno)) {
 	case CIS_PAGE_ABSENT:
 		fault_absent(p, f, r);

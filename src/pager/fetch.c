@@ -26,14 +26,42 @@ void cis_span_of(const struct cis_image *img, uint64_t chunk, unsigned nr_chunks
 	ret->len = (uint32_t)(end - ret->off);
 }
 
-int cis_chunk_produce(struct cis_scratch *scratch, const struct cis_image *img, uint64_t chunk, const char *stored,
-		      char *raw, struct cis_error *err)
+int cis_unit_unpack(const struct cis_unit *unit, struct cis_scratch *scratch, char *raw, const char **ret_raw,
+		    struct cis_error *err)
 {
-	struct cis_decoder *dec = cis_scratch_decoder(scratch, img);
+	struct cis_decoder *dec = cis_scratch_decoder(scratch, unit->img);
+	struct cis_chunk_loc loc;
+	char *at = raw ? raw : scratch->raw;
+	int rc = 0;
 
+	cis_image_chunk(unit->img, unit->chunk, &loc);
+	if (!raw && unit->nr_chunks == 1 && loc.codec == CIS_CODEC_RAW) {
+		*ret_raw = unit->span + (loc.off - unit->span_off);
+		return 0;
+	}
 	if (!dec)
 		return cis_fail(err, ENOMEM, "decoder: out of memory");
-	return cis_image_decode(img, dec, chunk, stored, raw, err);
+	*ret_raw = at;
+	for (unsigned i = 0; i < unit->nr_chunks && !rc; i++) {
+		cis_image_chunk(unit->img, unit->chunk + i, &loc);
+		rc = cis_image_unpack(unit->img, dec, unit->chunk + i, unit->span + (loc.off - unit->span_off), at, err);
+		at += loc.raw_bytes;
+	}
+	return rc;
+}
+
+int cis_unit_check(const struct cis_unit *unit, const char *raw, struct cis_error *err)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; i < unit->nr_chunks && !rc; i++) {
+		struct cis_chunk_loc loc;
+
+		cis_image_chunk(unit->img, unit->chunk + i, &loc);
+		rc = cis_image_check(unit->img, unit->chunk + i, raw, err);
+		raw += loc.raw_bytes;
+	}
+	return rc;
 }
 
 static struct cis_fetch *find(struct cis_pager *p, const struct cis_image *img, uint64_t chunk)
@@ -135,35 +163,32 @@ static void install_neighbours(struct cis_fetch *f, const uint64_t *pgno, size_t
 	}
 }
 
-static int produce(struct cis_fetch *f, struct cis_error *err)
+static int produce(struct cis_fetch *f, const char **ret_raw, struct cis_error *err)
 {
 	struct cis_pager *p = f->p;
-	size_t at = 0;
+	struct cis_unit unit = { f->img, f->chunk, f->nr_chunks, f->buf->data, f->span_off };
+	uint64_t start = p->now_ns;
+	int rc = cis_unit_unpack(&unit, p->scratch, NULL, ret_raw, err);
 
-	for (unsigned i = 0; i < f->nr_chunks; i++) {
-		struct cis_chunk_loc loc;
-		int rc;
-
-		cis_image_chunk(f->img, f->chunk + i, &loc);
-		rc = cis_chunk_produce(p->scratch, f->img, f->chunk + i, f->buf->data + (loc.off - f->span_off),
-				       p->scratch->raw + at, err);
-		if (rc)
-			return rc;
-		at += loc.raw_bytes;
-	}
-	return 0;
+	if (rc)
+		return rc;
+	cis_hist_add(&p->stats.decode_ns, cis_pager_now(p) - start);
+	start = p->now_ns;
+	rc = cis_unit_check(&unit, *ret_raw, err);
+	cis_hist_add(&p->stats.verify_ns, cis_pager_now(p) - start);
+	return rc;
 }
 
-static void install(struct cis_fetch *f)
+static void install(struct cis_fetch *f, const char *raw)
 {
 	struct cis_pager *p = f->p;
-	uint64_t pgno[CHUNK_PAGES], start = cis_pager_now(p);
+	uint64_t pgno[CHUNK_PAGES], start = p->now_ns;
 	size_t n = pages_of(f, pgno);
 
-	install_wanted(f, pgno, n, p->scratch->raw);
-	if (p->neighbours && !p->seen)
-		install_neighbours(f, pgno, n, p->scratch->raw);
-	cis_hist_add(&p->stats.install_ns, cis_pager_now(p) - start);
+	install_wanted(f, pgno, n, raw);
+	cis_hist_add(&p->stats.install_ns, p->now_ns - start);
+	if (p->neighbours && !p->seen && n > 1)
+		install_neighbours(f, pgno, n, raw);
 }
 
 static void end(struct cis_fetch *f)
@@ -214,6 +239,7 @@ static void fetched(struct cis_store_req *req, int code)
 	struct cis_pager *p = f->p;
 	uint64_t now = cis_pager_now(p);
 	struct cis_error err;
+	const char *raw;
 	int rc;
 
 	f->in_flight = 0;
@@ -226,14 +252,13 @@ static void fetched(struct cis_store_req *req, int code)
 	cis_hist_add(&p->stats.read_ns, now - f->start_ns);
 	p->stats.reads++;
 	p->stats.bytes_read += req->len;
-	rc = produce(f, &err);
+	rc = produce(f, &raw, &err);
 	if (rc) {
 		trouble(f, rc, &err);
 		return;
 	}
-	cis_hist_add(&p->stats.decode_ns, cis_pager_now(p) - now);
 	if (!p->is_gone)
-		install(f);
+		install(f, raw);
 	end(f);
 }
 
@@ -247,7 +272,7 @@ static void submit(struct cis_fetch *f)
 	f->span_off = span.off;
 	f->retry_ns = 0;
 	f->in_flight = 1;
-	f->start_ns = cis_pager_now(p);
+	f->start_ns = p->now_ns;
 	f->req = (struct cis_store_req){
 		.op = CIS_STORE_GET, .off = span.off, .len = span.len, .buf = f->buf->data, .done = fetched, .ctx = f,
 	};

@@ -409,21 +409,13 @@ static char *in_place(const struct cis_fill_job *job, size_t from, size_t end)
 	return r->alias + ((job->pgno[from] << p->page_shift) - r->offset);
 }
 
-static int produce(struct cis_fill_job *job, struct cis_scratch *scratch, unsigned nr, char *raw)
+/* @in_place: where to, or NULL. */
+static int produce(struct cis_fill_job *job, struct cis_scratch *scratch, unsigned nr, char *in_place, const char **ret_raw)
 {
-	for (unsigned i = 0; i < nr; i++) {
-		struct cis_chunk_loc loc;
-		uint64_t chunk = job->chunk + job->at + i;
-		int rc;
+	struct cis_unit unit = { job->img, job->chunk + job->at, nr, job->buf->data, job->span.off };
+	int rc = cis_unit_unpack(&unit, scratch, in_place, ret_raw, &job->err);
 
-		cis_image_chunk(job->img, chunk, &loc);
-		rc = cis_chunk_produce(scratch, job->img, chunk, job->buf->data + (loc.off - job->span.off), raw,
-				       &job->err);
-		if (rc)
-			return rc;
-		raw += loc.raw_bytes;
-	}
-	return 0;
+	return rc ? rc : cis_unit_check(&unit, *ret_raw, &job->err);
 }
 
 static bool any_ours(const struct cis_fill_job *job, size_t from, size_t end)
@@ -441,25 +433,26 @@ static bool any_ours(const struct cis_fill_job *job, size_t from, size_t end)
 static int do_unit(struct cis_fill_job *job, struct cis_scratch *scratch, unsigned nr_chunks, size_t from, size_t end)
 {
 	struct cis_pager *p = job->p;
-	char *raw;
-	int rc;
+	const char *raw;
+	char *place;
+	int rc = 0;
 
 	if (!any_ours(job, from, end))
 		return 0;
 	pthread_rwlock_rdlock(&p->gate);
-	raw = in_place(job, from, end);
-	if (!raw) {
-		pthread_rwlock_unlock(&p->gate);
-		raw = scratch->raw;
-		rc = produce(job, scratch, nr_chunks, raw);
-		if (rc)
-			return rc;
-		pthread_rwlock_rdlock(&p->gate);
-	} else {
-		rc = produce(job, scratch, nr_chunks, raw);
-	}
-	if (!rc)
+	place = in_place(job, from, end);
+	if (place)
+		rc = produce(job, scratch, nr_chunks, place, &raw);
+	if (place && !rc)
 		rc = install_pages(job, from, end, raw);
+	pthread_rwlock_unlock(&p->gate);
+	if (place)
+		return rc;
+	rc = produce(job, scratch, nr_chunks, NULL, &raw);
+	if (rc)
+		return rc;
+	pthread_rwlock_rdlock(&p->gate);
+	rc = install_pages(job, from, end, raw);
 	pthread_rwlock_unlock(&p->gate);
 	return rc;
 }

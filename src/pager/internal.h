@@ -60,6 +60,7 @@ struct cis_pager {
 	void *ctx;
 
 	bool is_gone;
+	uint64_t now_ns; /* when the clock was last read: good enough where nothing slow came between */
 	uint32_t next_id; /* of jobs and fetches; never 0 */
 
 	struct cis_deferred *deferred;
@@ -99,9 +100,10 @@ static inline uint64_t cis_page_bytes(const struct cis_pager *p)
 	return (uint64_t)1 << p->page_shift;
 }
 
-static inline uint64_t cis_pager_now(const struct cis_pager *p)
+static inline uint64_t cis_pager_now(struct cis_pager *p)
 {
-	return p->clock(p->clock_ctx);
+	p->now_ns = p->clock(p->clock_ctx);
+	return p->now_ns;
 }
 
 /* Words are written by the shard alone and read by workers. */
@@ -208,9 +210,26 @@ struct cis_span {
 
 void cis_span_of(const struct cis_image *img, uint64_t chunk, unsigned nr_chunks, struct cis_span *ret);
 
-/** cis_chunk_produce() - decode chunk @chunk from a span into @raw and verify it.  Return: 0 or -EBADMSG, -ENOMEM. */
-int cis_chunk_produce(struct cis_scratch *scratch, const struct cis_image *img, uint64_t chunk, const char *stored,
-		      char *raw, struct cis_error *err);
+/** struct cis_unit - chunks that are decoded together: one, or all that a page spans */
+struct cis_unit {
+	const struct cis_image *img;
+	uint64_t chunk;
+	unsigned nr_chunks;
+	const char *span; /* the stored bytes around them */
+	uint64_t span_off; /* in the file */
+};
+
+/**
+ * cis_unit_unpack() - decode a unit
+ * @raw: where to; NULL: where it costs least, which is @scratch->raw, or for a raw chunk the span itself
+ *
+ * Not verified yet: cis_unit_check() is next.  Return: 0 or -EBADMSG, -ENOMEM.
+ */
+int cis_unit_unpack(const struct cis_unit *unit, struct cis_scratch *scratch, char *raw, const char **ret_raw,
+		    struct cis_error *err);
+
+/** cis_unit_check() - compare the checksums.  Return: 0 or -EBADMSG. */
+int cis_unit_check(const struct cis_unit *unit, const char *raw, struct cis_error *err);
 
 /* fill.c */
 void cis_fill_sweep(struct cis_pager *p);
