@@ -27,7 +27,7 @@ static const struct cli_option options[] = {
 	{ "codec", CLI_CHOICE, CLI_CODECS,
 	  "how to store it (default: auto, the fastest restore by costs measured here)", &opt.codec },
 	{ "level", CLI_NUMBER, "N",
-	  "of the codec: lz4 1..12, zstd 1..19, deflate 1..3 (default: the codec's)", &opt.level },
+	  "of the codec: lz4 1..12, zstd 1..22, deflate 1..3 (default: the codec's)", &opt.level },
 	{ "dict", CLI_CHOICE, "on|off|auto",
 	  "train a dictionary for zstd (default: auto, for chunks up to 16 KiB)", &opt.dict },
 	{ "chunk", CLI_NUMBER, "KiB", "unit of compression, 4..2048, a power of two (default: 64)",

@@ -25,3 +25,8 @@ $ cistern image map a.cis --svg a.svg && python3 -c 'import xml.dom.minidom as x
 $ cistern image map a.cis --png nowhere/a.png
 ! cistern image map: nowhere/a.png: No such file or directory
 ? 1
+
+# On a terminal it is drawn in colours, two rows of cells to a line.
+$ head -c 32768 mem > tiny; cistern image create --codec raw tiny t.cis >log; python3 -c 'import pty; pty.spawn(["cistern", "image", "map", "t.cis", "--width", "4"])' | tr -d '\r' | cat -v
+^[[38;2;232;232;228m^[[48;2;232;232;228mM-bM-^VM-^@^[[38;2;232;232;228m^[[48;2;185;199;165mM-bM-^VM-^@^[[38;2;232;232;228m^[[48;2;48;99;142mM-bM-^VM-^@^[[38;2;232;232;228m^[[48;2;48;99;142mM-bM-^VM-^@^[[0m
+^[[48;2;232;232;228m  ^[[0m zero  ^[[48;2;185;199;165m  ^[[0m same  ^[[48;2;209;73;91m  ^[[0m hot  ^[[48;2;48;99;142m  ^[[0m cold  - a cell is 4.0 KiB, in the class of most of its pages
