@@ -40,6 +40,7 @@ struct cis_codec_params;
  * @codec:   CIS_CODEC_ZSTD_DICT or CIS_CODEC_DEFLATE_CANNED
  * @samples: @nr samples one after the other
  * @sizes:   their lengths in bytes
+ * @level:   what the encoder will be asked for; neither trainer makes use of it today
  * @ret:     one reference
  *
  * DEFLATE tables after Sabre (OSDI'24, section 3.1, "canned"): one statistics
@@ -74,12 +75,15 @@ struct cis_encoder;
  * cis_encoder_create()
  * @codec:     what to try; chunks of one repeated word become CIS_CODEC_SAME
  *             and chunks that do not shrink CIS_CODEC_RAW by themselves
- * @level:     0 = the codec's default (lz4: fast; 1..12: HC; zstd: 3; deflate:
- *             1..3 of ISA-L; ignored by raw, mask and deflate-canned)
+ * @level:     0 = the codec's default; lz4: 0 fast, 1..12 HC; zstd: default 3, up
+ *             to 22, negative ones too; deflate: default 1, 1..3 of ISA-L;
+ *             ignored by raw, mask and deflate-canned
  * @chunk_max: largest chunk in bytes, 4096..2 MiB
  * @params:    referenced; needed by CIS_CODEC_ZSTD_DICT and CIS_CODEC_DEFLATE_CANNED
  *
- * Return: 0, -EINVAL (a level the codec has not), -ENOMEM.
+ * Return: 0, -EINVAL (a level the codec has not, parameters that are missing or
+ * can only be read: deflate-canned tables whose header another writer formed),
+ * -ENOMEM.
  */
 int cis_encoder_create(enum cis_codec codec, int level, size_t chunk_max, struct cis_codec_params *params,
 		       struct cis_encoder **ret, struct cis_error *err);
