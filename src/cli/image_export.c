@@ -67,8 +67,10 @@ static int report(const struct cis_image_info *info, const char *memory)
 	char size[32];
 
 	if (cli_json) {
-		return cli_print_json(json_pack("{s:s*,s:s*,s:I}", "path", memory, "state", state_path,
-						"guest_bytes", (json_int_t)info->guest_bytes));
+		return cli_print_json(json_pack("{s:o*,s:o*,s:I}", "path",
+						memory ? cli_json_text(memory) : NULL, "state",
+						state_path ? cli_json_text(state_path) : NULL, "guest_bytes",
+						(json_int_t)info->guest_bytes));
 	}
 	if (memory)
 		printf("%s: %s of guest memory\n", memory,

@@ -27,15 +27,16 @@ static void print_entry(const struct cis_dir *dir, const struct cis_dir_entry *e
 
 	cis_size_print(e->file_bytes, file, sizeof(file));
 	if (e->problem) {
-		printf("%-24s %-12s %10s %10s  %s\n", e->name, "?", "?", file, e->problem);
+		printf("%-24s %-12s %10s %10s  %s\n", cli_clean(e->name), "?", "?", file,
+		       cli_clean(e->problem));
 		return;
 	}
 	if (e->depth)
 		parent = parent_of(dir, e) ? parent_of(dir, e)->name : "missing";
 	cis_hex_print(e->id, sizeof(e->id), id);
 	cis_size_print(e->guest_bytes, guest, sizeof(guest));
-	printf("%-24s %-12.12s %10s %10s %9" PRIu64 "  %-15s %s\n", e->name, id, guest, file, e->nr_hot,
-	       cis_codec_name(e->codec), parent);
+	printf("%-24s %-12.12s %10s %10s %9" PRIu64 "  %-15s %s\n", cli_clean(e->name), id, guest, file,
+	       e->nr_hot, cis_codec_name(e->codec), cli_clean(parent));
 }
 
 static void print_dir(const struct cis_dir *dir)
@@ -52,17 +53,17 @@ static void print_dir(const struct cis_dir *dir)
 	printf("%zu images, %s", dir->nr, total);
 	if (dir->quota_bytes)
 		printf(" of a quota of %s", quota);
-	printf(", in %s\n", dir->path);
+	printf(", in %s\n", cli_clean(dir->path));
 }
 
 static json_t *entry_json(const struct cis_dir_entry *e)
 {
 	char id[2 * CIS_IMAGE_ID_BYTES + 1], parent[2 * CIS_IMAGE_ID_BYTES + 1];
-	json_t *obj = json_pack("{s:s,s:I,s:I}", "name", e->name, "file_bytes", (json_int_t)e->file_bytes,
-				"mtime_s", (json_int_t)e->mtime_s);
+	json_t *obj = json_pack("{s:o,s:I,s:I}", "name", cli_json_text(e->name), "file_bytes",
+				(json_int_t)e->file_bytes, "mtime_s", (json_int_t)e->mtime_s);
 
 	if (e->problem) {
-		json_object_set_new(obj, "problem", json_string(e->problem));
+		json_object_set_new(obj, "problem", cli_json_text(e->problem));
 		return obj;
 	}
 	cis_hex_print(e->id, sizeof(e->id), id);
@@ -84,8 +85,9 @@ static json_t *dir_json(const struct cis_dir *dir)
 
 	for (size_t i = 0; i < dir->nr; i++)
 		json_array_append_new(rows, entry_json(&dir->entry[i]));
-	return json_pack("{s:s,s:I,s:I,s:o}", "path", dir->path, "total_bytes", (json_int_t)dir->total_bytes,
-			 "quota_bytes", (json_int_t)dir->quota_bytes, "images", rows);
+	return json_pack("{s:o,s:I,s:I,s:o}", "path", cli_json_text(dir->path), "total_bytes",
+			 (json_int_t)dir->total_bytes, "quota_bytes", (json_int_t)dir->quota_bytes, "images",
+			 rows);
 }
 
 static int run(int argc, char **argv)

@@ -35,11 +35,12 @@ static int run(int argc, char **argv)
 	cis_size_print(dir.total_bytes, used, sizeof(used));
 	cis_size_print(dir.quota_bytes, quota, sizeof(quota));
 	if (cli_json)
-		status = cli_print_json(json_pack("{s:s,s:I,s:I}", "path", dir.path, "total_bytes",
-						  (json_int_t)dir.total_bytes, "quota_bytes",
+		status = cli_print_json(json_pack("{s:o,s:I,s:I}", "path", cli_json_text(dir.path),
+						  "total_bytes", (json_int_t)dir.total_bytes, "quota_bytes",
 						  (json_int_t)dir.quota_bytes));
 	else
-		printf("%s: %s used, quota %s\n", dir.path, used, dir.quota_bytes ? quota : "none");
+		printf("%s: %s used, quota %s\n", cli_clean(dir.path), used,
+		       dir.quota_bytes ? quota : "none");
 	cis_dir_fini(&dir);
 	return status;
 }

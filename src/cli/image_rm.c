@@ -71,7 +71,7 @@ static int run(int argc, char **argv)
 
 	if (cli_image_path(argv[0], &path, &err) || remove_image(path, &err))
 		return cli_fail(&err);
-	return cli_json ? cli_print_json(json_pack("{s:s}", "removed", path)) : CLI_OK;
+	return cli_json ? cli_print_json(json_pack("{s:o}", "removed", cli_json_text(path))) : CLI_OK;
 }
 
 const struct cli_command cli_image_rm = { "image rm", "IMAGE", "Delete an image that nobody needs",

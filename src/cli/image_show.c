@@ -86,7 +86,7 @@ static void print_head(const struct cis_image_info *info)
 	char id[2 * CIS_IMAGE_ID_BYTES + 1];
 
 	cis_hex_print(info->id, sizeof(info->id), id);
-	printf("%s\n  id        %s\n", info->path, id);
+	printf("%s\n  id        %s\n", cli_clean(info->path), id);
 	printf("  guest     %s: %" PRIu64 " pages of %s\n", size(info->guest_bytes), info->nr_pages,
 	       size((uint64_t)1 << info->page_shift));
 	printf("  file      %s, %.2f times smaller; chunks of %s, codec %s\n", size(info->file_bytes),
@@ -94,7 +94,7 @@ static void print_head(const struct cis_image_info *info)
 	       cis_codec_name(info->codec));
 	for (const struct cis_image *p = info->parent; p; p = cis_image_info(p)->parent) {
 		cis_hex_print(cis_image_info(p)->id, CIS_IMAGE_ID_BYTES, id);
-		printf("  parent    %s (%.16s)\n", cis_image_info(p)->path, id);
+		printf("  parent    %s (%.16s)\n", cli_clean(cis_image_info(p)->path), id);
 	}
 	if (info->state_bytes)
 		printf("  state     %s\n", size(info->state_bytes));
@@ -138,7 +138,7 @@ static void print_rest(const struct cis_image_info *info, const struct section s
 		       info->nr_touched);
 	for (size_t i = 0; i < info->nr_regions; i++)
 		printf("%s  %-12.32s offset %#14" PRIx64 "  guest address %#14" PRIx64 "  %s\n",
-		       i ? "" : "\n", *info->regions[i].name ? info->regions[i].name : "region",
+		       i ? "" : "\n", *info->regions[i].name ? cli_clean(info->regions[i].name) : "region",
 		       info->regions[i].offset, info->regions[i].gpa, size(info->regions[i].bytes));
 	if (!*info->provenance)
 		return;
@@ -146,11 +146,7 @@ static void print_rest(const struct cis_image_info *info, const struct section s
 	for (const char *line = info->provenance; *line;) {
 		size_t len = strcspn(line, "\n");
 
-		/* A file wrote it: nothing of it may steer the terminal. */
-		printf("  ");
-		for (size_t i = 0; i < len; i++)
-			putchar((unsigned char)line[i] < ' ' || line[i] == 127 ? '?' : line[i]);
-		printf("\n");
+		printf("  %.*s\n", (int)len, cli_clean(line));
 		line += len + (line[len] == '\n');
 	}
 }
@@ -186,8 +182,9 @@ static json_t *regions_json(const struct cis_image_info *info)
 	json_t *rows = json_array();
 
 	for (size_t i = 0; i < info->nr_regions; i++)
-		json_array_append_new(rows, json_pack("{s:s,s:I,s:I,s:I}", "name", info->regions[i].name,
-						      "offset", (json_int_t)info->regions[i].offset, "gpa",
+		json_array_append_new(rows, json_pack("{s:o,s:I,s:I,s:I}", "name",
+						      cli_json_text(info->regions[i].name), "offset",
+						      (json_int_t)info->regions[i].offset, "gpa",
 						      (json_int_t)info->regions[i].gpa, "bytes",
 						      (json_int_t)info->regions[i].bytes));
 	return rows;
@@ -200,8 +197,8 @@ static json_t *parents_json(const struct cis_image_info *info)
 
 	for (const struct cis_image *p = info->parent; p; p = cis_image_info(p)->parent) {
 		cis_hex_print(cis_image_info(p)->id, CIS_IMAGE_ID_BYTES, id);
-		json_array_append_new(rows,
-				      json_pack("{s:s,s:s}", "path", cis_image_info(p)->path, "id", id));
+		json_array_append_new(rows, json_pack("{s:o,s:s}", "path",
+						      cli_json_text(cis_image_info(p)->path), "id", id));
 	}
 	return rows;
 }
@@ -211,15 +208,16 @@ static json_t *image_json(const struct cis_image_info *info, const struct sectio
 	char id[2 * CIS_IMAGE_ID_BYTES + 1];
 
 	cis_hex_print(info->id, sizeof(info->id), id);
-	return json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:s,s:I,s:I,s:I,s:o,s:{s:o,s:o},s:o,s:o,s:s}", "path",
-			 info->path, "id", id, "guest_bytes", (json_int_t)info->guest_bytes, "file_bytes",
-			 (json_int_t)info->file_bytes, "pages", (json_int_t)info->nr_pages, "page_bytes",
-			 (json_int_t)1 << info->page_shift, "chunk_bytes", (json_int_t)1 << info->chunk_shift,
-			 "codec", cis_codec_name(info->codec), "state_bytes", (json_int_t)info->state_bytes,
-			 "restore_bytes", (json_int_t)s[0].stored_bytes, "touched_pages",
-			 (json_int_t)info->nr_touched, "classes", classes_json(info), "sections", "hot",
-			 section_json(&s[0]), "cold", section_json(&s[1]), "regions", regions_json(info),
-			 "parents", parents_json(info), "provenance", info->provenance);
+	return json_pack("{s:o,s:s,s:I,s:I,s:I,s:I,s:I,s:s,s:I,s:I,s:I,s:o,s:{s:o,s:o},s:o,s:o,s:o}", "path",
+			 cli_json_text(info->path), "id", id, "guest_bytes", (json_int_t)info->guest_bytes,
+			 "file_bytes", (json_int_t)info->file_bytes, "pages", (json_int_t)info->nr_pages,
+			 "page_bytes", (json_int_t)1 << info->page_shift, "chunk_bytes",
+			 (json_int_t)1 << info->chunk_shift, "codec", cis_codec_name(info->codec),
+			 "state_bytes", (json_int_t)info->state_bytes, "restore_bytes",
+			 (json_int_t)s[0].stored_bytes, "touched_pages", (json_int_t)info->nr_touched,
+			 "classes", classes_json(info), "sections", "hot", section_json(&s[0]), "cold",
+			 section_json(&s[1]), "regions", regions_json(info), "parents", parents_json(info),
+			 "provenance", cli_json_text(info->provenance));
 }
 
 int cli_image_print(struct cis_image *img, json_t *plan)

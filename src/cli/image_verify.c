@@ -35,13 +35,13 @@ static int run(int argc, char **argv)
 	if (verify_chain(img, &err))
 		status = cli_fail(&err);
 	else if (cli_json)
-		status = cli_print_json(json_pack("{s:s,s:b,s:i}", "path", info->path, "good", 1, "parents",
-						  (int)info->depth));
+		status = cli_print_json(json_pack("{s:o,s:b,s:i}", "path", cli_json_text(info->path), "good",
+						  1, "parents", (int)info->depth));
 	else if (info->depth)
-		printf("%s: good, and so %s\n", info->path,
+		printf("%s: good, and so %s\n", cli_clean(info->path),
 		       info->depth > 1 ? "are its parents" : "is its parent");
 	else
-		printf("%s: good\n", info->path);
+		printf("%s: good\n", cli_clean(info->path));
 	cis_image_unref(img);
 	return status;
 }

@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -15,21 +16,53 @@
 
 char cli_error_code[32];
 
+const char *cli_clean(const char *text)
+{
+	static char buf[8][4200]; /* a path and more */
+	static unsigned next;
+	char *out = buf[next = (next + 1) % 8];
+	size_t n = 0;
+
+	for (; text[n] && n < sizeof(buf[0]) - 1; n++)
+		out[n] = (unsigned char)text[n] < ' ' || text[n] == 127 ? '?' : text[n];
+	out[n] = 0;
+	return out;
+}
+
+json_t *cli_json_text(const char *text)
+{
+	json_t *obj = json_string(text);
+	char *copy = obj ? NULL : strdup(text);
+
+	for (char *p = copy; p && *p; p++)
+		if ((unsigned char)*p >= 128)
+			*p = '?';
+	if (copy)
+		obj = json_string(copy);
+	free(copy);
+	return obj;
+}
+
 int cli_print_json(json_t *obj)
 {
-	int r = !obj || json_dumpf(obj, stdout, JSON_INDENT(2)) || putchar('\n') == EOF;
+	int r;
 
+	if (!obj) {
+		fprintf(stderr, "cistern %s: no memory for JSON\n", cli_command_name());
+		return CLI_FAILED;
+	}
+	r = json_dumpf(obj, stdout, JSON_INDENT(2)) || putchar('\n') == EOF;
 	json_decref(obj);
 	return r ? CLI_FAILED : CLI_OK;
 }
 
 int cli_fail(const struct cis_error *err)
 {
-	fprintf(stderr, "cistern %s: %s\n", cli_command_name(), err->text);
+	fprintf(stderr, "cistern %s: %s\n", cli_command_name(), cli_clean(err->text));
 	if (cli_json)
-		cli_print_json(json_pack("{s:{s:s,s:s}}", "error", "code",
+		cli_print_json(json_pack("{s:{s:s,s:o}}", "error", "code",
 					 *cli_error_code ? cli_error_code : strerrorname_np(err->code),
-					 "message", err->text));
+					 "message", cli_json_text(err->text)));
 	return CLI_FAILED;
 }
 

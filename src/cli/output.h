@@ -8,6 +8,17 @@
  * was. */
 extern char cli_error_code[32];
 
+/**
+ * cli_clean() - text that came from a file, a name or a peer, fit for a terminal
+ *
+ * Control characters become '?', so that nothing steers the terminal.  Return:
+ * one of 8 buffers that are used in turn; what is longer than one is cut.
+ */
+const char *cli_clean(const char *text);
+
+/** cli_json_text() - a path or name as a JSON string; bytes that are not UTF-8 become '?'. */
+json_t *cli_json_text(const char *text);
+
 /** struct cli_progress - a bar on stderr when that is a terminal; nothing elsewhere */
 struct cli_progress {
 	bool on, shown;

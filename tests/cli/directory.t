@@ -61,3 +61,16 @@ $ echo lots > images/quota; cistern image ls
 $ cistern image ls --images nowhere
 ! cistern image ls: nowhere: No such file or directory
 ? 1
+
+# A name steers no terminal and spoils no JSON.
+$ rm -r images/*; head -c 9000 mem > small; cistern image create --codec raw small "images/$(printf 'evil\033[31m')" | head -1 | grep -c '/evil?\[31m$'
+1
+
+$ cistern image ls | sed -n 2p
+evil?[31m                d09d00fa0df3    8.8 KiB    8.0 KiB         0  raw             -
+
+$ cistern image ls --json | grep -c 'evil\\u001B\[31m'
+1
+
+$ mv images/evil* "images/$(printf 'latin\351')"; cistern image ls --json | grep name
+      "name": "latin?",
