@@ -178,6 +178,9 @@ static void serve(struct cis_guest *g, int memfd)
 		return;
 	}
 	cis_state_init(map, g->nr_pages, g->engine->generation, &g->state_map);
+	rc = cis_state_lock(&g->state_map);
+	if (rc)
+		cis_log(CIS_LOG_DEBUG, "guest=%s its event ring is not locked in memory: %s", g->id, strerror(-rc));
 	rc = map_alias(g, &err);
 	if (!rc)
 		rc = make_regions(g, &err);

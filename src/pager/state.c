@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "codec/codec.h"
 
@@ -52,6 +53,11 @@ void cis_state_init(void *map, uint64_t nr_pages, uint64_t generation, struct ci
 	h->bytes = cis_state_bytes(nr_pages);
 	h->checksum = header_checksum(h);
 	attach(map, h, ret);
+}
+
+int cis_state_lock(const struct cis_state *st)
+{
+	return mlock(st->header, st->header->words_off) ? -errno : 0;
 }
 
 /* Copied once, so that what is checked is what is used. */

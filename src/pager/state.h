@@ -94,6 +94,13 @@ uint64_t cis_state_bytes(uint64_t nr_pages);
 void cis_state_init(void *map, uint64_t nr_pages, uint64_t generation, struct cis_state *ret);
 
 /**
+ * cis_state_lock() - keep header and ring in memory, so that reading events never waits for a page of its own
+ *
+ * Return: 0, or -ENOMEM, -EPERM where the limit of locked memory is too low; they are present then, but may be swapped.
+ */
+int cis_state_lock(const struct cis_state *st);
+
+/**
  * cis_state_adopt() - check one that another engine has left
  *
  * Return: 0; -EBADMSG (magic, checksum, sizes, a word or an index that no engine
