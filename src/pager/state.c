@@ -9,6 +9,10 @@
 
 #include "codec/codec.h"
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
 static const char magic[8] = { 'C', 'I', 'S', 'S', 'T', 'A', 'T', 'E' };
 
 #define RING_OFF  4096u
@@ -57,6 +61,7 @@ void cis_state_init(void *map, uint64_t nr_pages, uint64_t generation, struct ci
 
 int cis_state_lock(const struct cis_state *st)
 {
+	madvise(st->header, st->header->words_off, MADV_POPULATE_WRITE);
 	return mlock(st->header, st->header->words_off) ? -errno : 0;
 }
 
