@@ -21,8 +21,9 @@ void cis_span_of(const struct cis_image *img, uint64_t chunk, unsigned nr_chunks
 	cis_image_chunk(img, chunk, &first);
 	cis_image_chunk(img, chunk + nr_chunks - 1, &last);
 	end = (last.off + last.stored_bytes + BLOCK - 1) & ~(uint64_t)(BLOCK - 1);
-	ret->first = first.off;
 	ret->off = first.off & ~(uint64_t)(BLOCK - 1);
+	ret->skip = (uint32_t)(first.off - ret->off);
+	ret->want = (uint32_t)(last.off + last.stored_bytes - first.off);
 	ret->len = (uint32_t)(end - ret->off);
 }
 
@@ -274,7 +275,8 @@ static void submit(struct cis_fetch *f)
 	f->in_flight = 1;
 	f->start_ns = p->now_ns;
 	f->req = (struct cis_store_req){
-		.op = CIS_STORE_GET, .off = span.off, .len = span.len, .buf = f->buf->data, .done = fetched, .ctx = f,
+		.op = CIS_STORE_GET, .off = span.off, .len = span.len, .skip = span.skip, .want = span.want,
+		.buf = f->buf->data, .done = fetched, .ctx = f,
 	};
 	cis_store_submit(p->store_of(p->ctx, f->img), &req, 1);
 }

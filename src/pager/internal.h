@@ -205,7 +205,7 @@ bool cis_fetch_quiesce(struct cis_pager *p);
 struct cis_span {
 	uint64_t off;	/* in the file, a multiple of 4096 */
 	uint32_t len;	/* a multiple of 4096 */
-	uint64_t first; /* offset in the file of the first chunk */
+	uint32_t skip, want; /* where the stored chunks are in it */
 };
 
 void cis_span_of(const struct cis_image *img, uint64_t chunk, unsigned nr_chunks, struct cis_span *ret);

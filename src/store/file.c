@@ -124,8 +124,9 @@ static void queue_drain(struct file *f)
 /* Return: 1 when the request is finished, with *ret_err; 0 when the ring has to do it. */
 static int read_cached(struct file *f, struct cis_store_req *req, int *ret_err)
 {
-	struct iovec iov = { req->buf, req->len };
-	ssize_t n = preadv2(f->fd, &iov, 1, (off_t)req->off, RWF_NOWAIT);
+	uint32_t want = req->want ? req->want : req->len;
+	struct iovec iov = { (char *)req->buf + req->skip, want };
+	ssize_t n = preadv2(f->fd, &iov, 1, (off_t)(req->off + req->skip), RWF_NOWAIT);
 
 	if (n < 0) {
 		if (errno == EAGAIN || errno == EOPNOTSUPP)
@@ -133,9 +134,8 @@ static int read_cached(struct file *f, struct cis_store_req *req, int *ret_err)
 		*ret_err = -errno;
 		return 1;
 	}
-	req->progress = (uint32_t)n;
 	*ret_err = 0;
-	return req->progress == req->len;
+	return (uint32_t)n == want; /* what is cached in part is read again, whole and aligned */
 }
 
 static void file_submit(struct cis_store *store, struct cis_store_req **reqs, size_t n)

@@ -27,6 +27,9 @@ struct cis_key {
  * @len:  get: bytes wanted, all or an error; put: bytes to write
  * @buf:  the caller's; must stay until done.  A get whose @off, @len and @buf are
  *        multiples of 4096 may bypass the page cache
+ * @skip, @want: get: only bytes [skip, skip + want) of it are needed; the rest may
+ *        be left unread.  want 0: all.  So a request can be aligned for the disk
+ *        and yet copy no more than it must from the page cache
  * @deadline_ns: on cis_now_ns(); 0 = none.  Past it done comes with -ETIMEDOUT
  * @done: called exactly once, maybe before cis_store_submit() returns; @err is 0
  *        or -errno (-ENOENT: no such object, -ENODATA: shorter than off + len)
@@ -37,6 +40,7 @@ struct cis_store_req {
 	struct cis_key key;
 	uint64_t off;
 	uint32_t len;
+	uint32_t skip, want;
 	void *buf;
 	uint64_t deadline_ns;
 	void (*done)(struct cis_store_req *req, int err);
