@@ -101,6 +101,7 @@ bool cis_pager_run(struct cis_pager *p)
 	if (p->is_gone)
 		return false;
 	rc = read_batch(p, &n, &full);
+	p->blocked_ns = 0;
 	if (rc >= 0) {
 		uint64_t now = cis_pager_now(p);
 
@@ -116,13 +117,15 @@ bool cis_pager_run(struct cis_pager *p)
 	cis_fault_retry(p, false);
 	cis_fetch_retry(p);
 	cis_fill_sweep(p);
-	return full;
+	return full || (p->waiters_due && !p->blocked_ns);
 }
 
 uint64_t cis_pager_deadline(const struct cis_pager *p)
 {
 	uint64_t at = cis_fault_deadline(p), fetch = cis_fetch_deadline(p), fill = cis_fill_deadline(p);
 
+	if (p->waiters_due && p->blocked_ns < at)
+		at = p->blocked_ns; /* 0: at once */
 	if (fetch < at)
 		at = fetch;
 	return fill < at ? fill : at;

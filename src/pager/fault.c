@@ -46,10 +46,17 @@ void cis_fault_retry(struct cis_pager *p, bool job_over)
 	size_t n = p->nr_deferred, i = 0;
 	uint64_t now;
 
+	/* A retry may read a chunk at once, whose end is one more reason to retry; but never from within. */
+	p->waiters_due |= job_over;
 	if (!n)
+		p->waiters_due = false;
+	if (!n || p->retrying || p->blocked_ns)
 		return;
+	job_over = p->waiters_due;
+	p->waiters_due = false;
+	p->retrying = true;
 	now = cis_pager_now(p);
-	while (n-- && i < p->nr_deferred && !p->is_gone) {
+	while (n-- && i < p->nr_deferred && !p->is_gone && !p->blocked_ns) {
 		struct cis_deferred d = p->deferred[i];
 		struct cis_fault f = { .pgno = d.pgno, .since_ns = d.since_ns, .tries = d.tries + 1 };
 
@@ -63,6 +70,8 @@ void cis_fault_retry(struct cis_pager *p, bool job_over)
 		else
 			cis_fault(p, &f); /* may put it off again, at the end of the list */
 	}
+	p->waiters_due |= job_over && p->blocked_ns;
+	p->retrying = false;
 }
 
 uint64_t cis_fault_deadline(const struct cis_pager *p)
@@ -125,6 +134,7 @@ void cis_fault_trouble(struct cis_pager *p, const struct cis_fault *f, int rc)
 	switch (rc) {
 	case -EAGAIN: /* hazards 1 and 2: no further event may come, so time must bring it back, and not in a tight loop */
 		p->stats.again++;
+		p->blocked_ns = cis_pager_now(p) + AGAIN_NS;
 		defer(p, f, cis_pager_now(p) + ((uint64_t)AGAIN_NS << (f->tries < 5 ? f->tries : 5)));
 		return;
 	case -ESRCH:
@@ -307,6 +317,10 @@ void cis_fault(struct cis_pager *p, const struct cis_fault *f)
 		cis_record_touch(p, f->pgno);
 	if (f->since_ns && !f->tries)
 		cis_hist_add(&p->stats.queue_ns, p->now_ns - f->since_ns);
+	if (p->blocked_ns && cis_page_state_at(p, f->pgno) != CIS_PAGE_BUSY) {
+		defer(p, f, p->blocked_ns);
+		return;
+	}
 	switch (cis_page_state_at(p, f->pgno)) {
 	case CIS_PAGE_ABSENT:
 		fault_absent(p, f, r);

@@ -294,8 +294,12 @@ void cis_fill_sweep(struct cis_pager *p)
 	if (p->want < CIS_FILL_ALL || p->jobs_out || next_range(p, &end) || cis_pager_now(p) < p->again_ns)
 		return;
 	end = p->sweep + SWEEP_PAGES < p->nr_pages ? p->sweep + SWEEP_PAGES : p->nr_pages;
-	while (p->sweep < end && !p->is_gone)
+	while (p->sweep < end && !p->is_gone && !p->blocked_ns)
 		sweep_page(p, p->sweep++);
+	if (p->blocked_ns) {
+		p->again_ns = p->blocked_ns;
+		return;
+	}
 	if (p->sweep < p->nr_pages)
 		return;
 	if (!p->sweep_missed) {

@@ -65,6 +65,14 @@ struct cis_pager {
 
 	struct cis_deferred *deferred;
 	size_t nr_deferred, max_deferred;
+	bool retrying;	  /* in cis_fault_retry(), which a store that completes at once would enter again */
+	bool waiters_due; /* a job has ended: the next pass looks at those that waited for one */
+
+	/*
+	 * Not 0: the kernel has said EAGAIN, so it installs nothing anywhere before events are read.  Everything is put
+	 * off to this time; cis_pager_run() reads first and then clears it.
+	 */
+	uint64_t blocked_ns;
 
 	struct cis_fetch *fetches; /* under way or waiting to be retried */
 	unsigned nr_fetches;

@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+"""The conformance kit against the daemon: every version is served byte for byte, every wrong way is refused, and nothing
+is left of any of them.
+
+Usage: kit-passes.py BUILD PART     (PART: good, bad, crowd)
+"""
+import json
+import os
+import random
+import resource
+import socket
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../tools/guest"))
+import cistern
+
+PAGE, PAGES = 4096, 1024
+
+
+def make_memory(path):
+    source = random.Random(21)
+    kinds = (lambda: bytes(PAGE), lambda: source.randbytes(8) * (PAGE // 8), lambda: source.randbytes(PAGE),
+             lambda: (b"text %d " % source.randrange(9) * 600)[:PAGE])
+    with open(path, "wb") as file:
+        for _ in range(PAGES):
+            file.write(source.choice(kinds)())
+
+
+class Kit:
+    def __init__(self, build, folder, daemon):
+        self.program = build + "/cistern-fakevmm"
+        self.folder, self.daemon, self.guests = folder, daemon, 0
+        self.memory, self.image = folder + "/memory", folder + "/image.cis"
+
+    def expect(self, *options):
+        """A new guest: its name and its socket."""
+        self.guests += 1
+        name = "g%d" % self.guests
+        self.daemon.run("guest", "add", name, self.image, *options)
+        return name, self.daemon.show_guest(name)["socket"]
+
+    def play(self, path, *options):
+        done = subprocess.run([self.program, "--json", "--timeout", "60", *options, path], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        result = json.loads(done.stdout) if done.stdout.strip() else {}
+        return done.returncode, result, done.stderr.strip()
+
+    def gone(self, name):
+        self.daemon.run("guest", "wait", name, "--state", "gone", "--timeout", "30")
+
+    def fail(self, *what):
+        sys.exit("%s\n%s" % (" ".join(map(str, what)), self.daemon.said()))
+
+    def serve(self, *options, fill="none", wrong=0):
+        name, path = self.expect("--fill", fill)
+        status, result, said = self.play(path, "--expect", self.memory, *options)
+        if status or result["wrong_pages"] != wrong:
+            self.fail(options, "fill", fill, status, result, said)
+        self.gone(name)
+        return result
+
+
+def descriptors(daemon):
+    """Of keeper and engine, once both have closed what they are going to close."""
+    keeper = daemon.process.pid
+    with open("/proc/%d/task/%d/children" % (keeper, keeper)) as file:
+        engine = int(file.read().split()[0])
+    return [len(os.listdir("/proc/%d/fd" % pid)) for pid in (keeper, engine)]
+
+
+def part_good(kit):
+    for minor in range(1, 18):
+        kit.serve("--handshake", "v1.%d" % minor, "--fragment", str(1 + 19 * (minor % 5)), "--regions",
+                  str(1 + minor % 12), fill=("none", "hot", "all")[minor % 3])
+    for memory in ("anonymous", "memfd", "private"):
+        for fill in ("none", "all"):
+            kit.serve("--client", "--memory", memory, "--order", "random", "--threads", "4", fill=fill)
+    kit.serve("--client", "--memory", "memfd", "--minor", "--populate", "--regions", "1M,3M")
+    kit.serve("--memory", "memfd", "--order", "reverse")
+    for fill in ("none", "all"):
+        result = kit.serve("--threads", "2", "--order", "random", "--do",
+                           "&storm:200,read,verify,&write:100-400,verify,join,storm:100,verify", fill=fill)
+        assert result["removes"] == 300, result
+        kit.serve("--memory", "memfd", "--do", "&storm:200,read,join,verify,write,verify", fill=fill)
+    kit.serve("--handshake", "v1.5", "--do", "read:0-99,remove:50-149,verify")
+
+
+def part_bad(kit):
+    listed = subprocess.run([kit.program, "--list-bad"], stdout=subprocess.PIPE, check=True, text=True).stdout
+    ways = [line.split()[0] for line in listed.splitlines()]
+    name, path = kit.expect()
+    for way in ways:
+        more = ["--size", "64K"] if way == "nothing" else ["--size", str(PAGE * PAGES)]
+        status, result, said = kit.play(path, "--bad", way, "--regions", "2", *more)
+        if status or "refused" not in result or kit.daemon.show_guest(name)["state"] != "expected":
+            kit.fail(way, status, result, said)
+    for point in ("memory", "connect", "half"):
+        kit.play(path, "--exit-after", point)
+    status, result, said = kit.play(path, "--client", "--size", "64K")
+    if status != 1 or "not an image of this guest" not in said:
+        kit.fail("another guest's image", status, result, said)
+    status, result, said = kit.play(path, "--expect", kit.memory)
+    if status or result["verified"] != PAGES:
+        kit.fail("after all that was bad", status, result, said)
+    kit.gone(name)
+    for point in ("handshake", "1", "100", "actions"):
+        name, path = kit.expect("--fill", "all")
+        status, _, said = kit.play(path, "--expect", kit.memory, "--exit-after", point, "--threads", "3")
+        if status:
+            kit.fail("exit after", point, status, said)
+        kit.gone(name)
+
+
+def part_crowd(kit):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 4096:
+        print("fewer than 4096 descriptors are permitted")
+        sys.exit(77)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
+    _, path = kit.expect()
+    crowd = []
+    for _ in range(1000):
+        silent = socket.socket(socket.AF_UNIX)
+        silent.connect(path)
+        crowd.append(silent)
+    kit.serve(fill="all")
+    status, result, said = kit.play(path, "--expect", kit.memory)
+    if status:
+        kit.fail("beside a thousand silent ones", status, result, said)
+    for silent in crowd:
+        silent.close()
+
+
+def main():
+    build, part = sys.argv[1:]
+    if not os.access("/dev/userfaultfd", os.R_OK | os.W_OK) and os.geteuid():
+        print("no userfaultfd for this user")
+        sys.exit(77)
+    with tempfile.TemporaryDirectory(prefix="cistern-kit.") as folder:
+        make_memory(folder + "/memory")
+        with cistern.Daemon(build, folder) as daemon:
+            daemon.run("image", "create", folder + "/memory", folder + "/image.cis")
+            kit = Kit(build, folder, daemon)
+            kit.serve()
+            before = descriptors(daemon)
+            {"good": part_good, "bad": part_bad, "crowd": part_crowd}[part](kit)
+            kit.serve()
+            for _ in range(200):  # each request is a turn of the engine and the keeper
+                if descriptors(daemon) == before:
+                    break
+                daemon.run("guest", "ls")
+            else:
+                kit.fail("descriptors of keeper and engine:", before, "then", descriptors(daemon))
+            print("%d guests, and as many descriptors as before: %s" % (kit.guests, before))
+
+
+if __name__ == "__main__":
+    main()
