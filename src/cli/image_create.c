@@ -157,6 +157,7 @@ static int prepare(const char *memory, struct job *job, struct cis_error *err)
 	w->state_bytes = job->state_bytes;
 	w->hot = opt.traces.nr ? job->hot.pgno : NULL;
 	w->nr_hot = job->hot.nr;
+	w->hot_window = CIS_HOT_WINDOW;
 	return r;
 }
 

