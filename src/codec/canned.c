@@ -35,6 +35,7 @@ struct cis_canned {
 struct canned_encoder {
 	struct isal_hufftables tables;
 	struct isal_zstream stream;
+	uint8_t room[];
 };
 
 static const uint8_t extra_bits[29] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2,
@@ -198,6 +199,7 @@ int cis_canned_load(const void *bytes, size_t len, struct cis_canned **ret, stru
 
 static void histogram_add(struct isal_huff_histogram *hist, const uint8_t *sample, size_t len)
 {
+	len = len > ISAL_READS_BEYOND ? len - ISAL_READS_BEYOND : 0; /* the sample is not copied for the last bytes */
 	for (size_t at = 0; at < len; at += INT_MAX)
 		isal_update_histogram((uint8_t *)sample + at, (int)(len - at < INT_MAX ? len - at : INT_MAX), hist);
 	isal_leave();
@@ -247,7 +249,7 @@ static int canned_encoder_open(int level, size_t chunk_max, struct cis_codec_par
 		return cis_fail(err, EINVAL, "codec deflate-canned needs trained tables");
 	if (!params->canned->can_encode)
 		return cis_fail(err, EINVAL, "these DEFLATE tables are of another writer: they can only be read");
-	enc = malloc(sizeof(*enc));
+	enc = malloc(sizeof(*enc) + isal_input_room(chunk_max));
 	if (!enc)
 		return cis_fail(err, ENOMEM, "encoder deflate-canned: out of memory");
 	enc->tables = params->canned->tables;
@@ -267,7 +269,7 @@ static size_t canned_encode(void *state, const uint8_t *src, size_t src_len, uin
 	stream->hufftables = &enc->tables;
 	stream->hist_bits = HIST_BITS;
 	stream->end_of_stream = 1;
-	stream->next_in = (uint8_t *)src;
+	stream->next_in = isal_input(enc->room, src, src_len);
 	stream->avail_in = (uint32_t)src_len;
 	stream->next_out = dst;
 	stream->avail_out = (uint32_t)cap;

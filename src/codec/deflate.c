@@ -12,7 +12,7 @@
 struct deflate_encoder {
 	uint32_t level;
 	uint32_t work_bytes;
-	uint8_t *work;
+	uint8_t *work, *room;
 	struct isal_zstream stream;
 };
 
@@ -50,11 +50,12 @@ static int deflate_encoder_open(int level, size_t chunk_max, struct cis_codec_pa
 		return cis_fail(err, ENOMEM, "encoder deflate: out of memory");
 	enc->level = (uint32_t)level;
 	enc->work_bytes = work_bytes(level);
-	enc->work = calloc(1, enc->work_bytes);
+	enc->work = calloc(1, enc->work_bytes + isal_input_room(chunk_max));
 	if (!enc->work) {
 		free(enc);
 		return cis_fail(err, ENOMEM, "encoder deflate: out of memory");
 	}
+	enc->room = enc->work + enc->work_bytes;
 	*ret_state = enc;
 	return 0;
 }
@@ -71,7 +72,7 @@ static size_t deflate_encode(void *state, const uint8_t *src, size_t src_len, ui
 	stream->level_buf_size = enc->work_bytes;
 	stream->hist_bits = HIST_BITS;
 	stream->end_of_stream = 1;
-	stream->next_in = (uint8_t *)src;
+	stream->next_in = isal_input(enc->room, src, src_len);
 	stream->avail_in = (uint32_t)src_len;
 	stream->next_out = dst;
 	stream->avail_out = (uint32_t)cap;
