@@ -226,6 +226,19 @@ static void test_keeper_stays_while_a_guest_is_held(void **state)
 	cis_fds_close(said, 2);
 }
 
+/* Not so when a user-mode emulator runs this program: it hands the executed one to the kernel. */
+static bool executes_itself(void)
+{
+	char *argv[] = { self, (char *)"--engine", (char *)"nothing", (char *)"", NULL }, *envp[] = { NULL };
+	pid_t pid = fork();
+
+	if (!pid) {
+		execve(self, argv, envp);
+		_exit(1);
+	}
+	return !ended(pid);
+}
+
 int main(int argc, char **argv)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
@@ -236,11 +249,15 @@ int main(int argc, char **argv)
 		TEST(test_keeper_stays_while_a_guest_is_held),
 	};
 
+	if (argc == 4 && !strcmp(argv[2], "nothing"))
+		return 0;
 	if (argc == 4 && !strcmp(argv[2], "inspect"))
 		return engine_inspect();
 	if (argc == 4)
 		return engine_serve(argv[3], !strcmp(argv[2], "leave"));
 	if (!realpath("/proc/self/exe", self))
 		return 1;
+	if (!executes_itself())
+		check_skip("a program of this kind cannot execute another here: it is emulated");
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
