@@ -2,7 +2,7 @@
 BUILD ?= build
 MESON_OPTIONS ?=
 
-.PHONY: all build deps demo check bench fuzz lab install asan tsan clean
+.PHONY: all build deps demo check bench fuzz lab arm64 fresh install asan tsan clean
 
 all: build
 
@@ -40,6 +40,16 @@ lab:
 	@tools/install-deps.sh build check demo
 	@lab/run.sh
 
+# Builds for arm64, and what of its tests an emulated process can run.
+arm64:
+	@tools/install-deps.sh build check arm64
+	@tools/arm64.sh $(BUILD)-arm64
+
+# make check in a fresh Debian 12 tree that has nothing but make.
+fresh:
+	@tools/install-deps.sh demo
+	@tools/try-fresh.sh check
+
 asan tsan: deps
 	@tools/run-sanitized.sh $@
 
@@ -47,4 +57,4 @@ install: build
 	meson install -C $(BUILD)
 
 clean:
-	rm -rf $(BUILD) build-asan build-tsan build-fuzz
+	rm -rf $(BUILD) $(BUILD)-arm64 build-lab build-asan build-tsan build-fuzz

@@ -1,16 +1,23 @@
 #!/bin/sh
 # Installs what Cistern needs to build, to pass its tests and to run its demo, from Debian's own packages.
-# Usage: tools/install-deps.sh [build|check|demo|bench]...   (default: build check)
+# Usage: tools/install-deps.sh [--print] [build|check|demo|bench|arm64]...   (default: build check)
+# With --print it prints their names instead, one a line.
 # Asks the package manager for nothing when all is there already, so that it also works without a network then.
 set -eu
 
 build="build-essential meson ninja-build pkg-config liblz4-dev libzstd-dev libisal-dev libxxhash-dev libssl-dev
 liburing-dev libjansson-dev libmicrohttpd-dev libcurl4-openssl-dev scdoc"
-check="libcmocka-dev python3 python3-zstandard python3-lz4 codespell shellcheck clang libclang-rt-14-dev zstd
-linux-libc-dev"
+check="libcmocka-dev qemu-system-x86 python3 python3-zstandard python3-lz4 codespell shellcheck clang libclang-rt-14-dev
+zstd linux-libc-dev"
 demo="qemu-system-x86 debootstrap busybox-static cpio e2fsprogs python3 kmod xz-utils ca-certificates"
 bench="python3 python3-matplotlib zstd lz4"
+arm64="gcc-aarch64-linux-gnu qemu-user-static"
 
+print=
+if [ "${1:-}" = --print ]; then
+	print=yes
+	shift
+fi
 [ $# -gt 0 ] || set -- build check
 want=""
 for set_name in "$@"; do
@@ -19,9 +26,15 @@ for set_name in "$@"; do
 	check) want="$want $check" ;;
 	demo) want="$want $demo" ;;
 	bench) want="$want $bench" ;;
-	*) echo "install-deps.sh: unknown set '$set_name': use build, check, demo or bench" >&2; exit 2 ;;
+	arm64) want="$want $arm64" ;;
+	*) echo "install-deps.sh: unknown set '$set_name': use build, check, demo, bench or arm64" >&2; exit 2 ;;
 	esac
 done
+if [ -n "$print" ]; then
+	# shellcheck disable=SC2086 # a list of names is meant
+	printf '%s\n' $want
+	exit 0
+fi
 
 missing=""
 for package in $want; do

@@ -3,12 +3,14 @@
 
     fakevmm-help-and-page-agree.py CISTERN-FAKEVMM PAGE.scd
 """
+import os
 import re
 import subprocess
 import sys
 
 program, page = sys.argv[1:]
-text = subprocess.run([program, "--help"], stdout=subprocess.PIPE, check=True).stdout.decode()
+wrapper = os.environ.get("MESON_EXE_WRAPPER", "").split()  # of a cross build
+text = subprocess.run([*wrapper, program, "--help"], stdout=subprocess.PIPE, check=True).stdout.decode()
 in_help = dict(re.findall(r"^  --([a-z-]+)(?: ([A-Z]+))?", text, re.M))
 in_page = dict(re.findall(r"^\*--([a-z-]+)\*(?: _([A-Z]+)_)?$", open(page).read(), re.M))
 bad = ["--%s %s is only in --help" % o for o in in_help.items() - in_page.items()]
