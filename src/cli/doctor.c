@@ -16,9 +16,10 @@
 #include "os/probe.h"
 #include "os/uffd.h"
 
-/** struct finding - what a probe found; @detail is for people */
+/** struct finding - what a probe found; @detail is for people; neither @good nor bad when it cannot be told
+ */
 struct finding {
-	bool good;
+	bool good, unknown;
 	char detail[120];
 };
 
@@ -118,7 +119,10 @@ static void probe_feature(const struct probe *p, struct finding *f)
 {
 	uint64_t features;
 
-	f->good = !uffd_features(&features) && (features & p->arg) == p->arg;
+	f->unknown = uffd_features(&features) != 0;
+	f->good = !f->unknown && (features & p->arg) == p->arg;
+	if (f->unknown)
+		snprintf(f->detail, sizeof(f->detail), "cannot be told without userfaultfd");
 }
 
 static void probe_call(const struct probe *p, struct finding *f)
@@ -255,9 +259,11 @@ static const struct probe probes[] = {
 	{ "vector code of codec mask", false, probe_mask, 0, "mask runs in portable C, many times slower",
 	  "a CPU with AVX2, best with AVX-512 VBMI2" },
 	DEVICE("/dev/kvm", "no virtual machines at hardware speed: Firecracker does not start",
-	       "a host with virtualisation"),
+	       "a host with virtualisation, and membership in group kvm"),
 	DEVICE("/dev/cpu_dma_latency", "cores halt during a restore: a fault takes up to four times longer",
 	       "run the daemon as root"),
+	CALL("locked memory", cis_probe_mlock,
+	     "reading events may have to wait for a page of the daemon's own", "raise LimitMEMLOCK"),
 	{ "open files", false, probe_nofile, 4096, "about four descriptors a guest: fewer guests",
 	  "raise LimitNOFILE" },
 	{ "image directory", false, probe_images, 0, "images are found by path only",
@@ -269,12 +275,10 @@ static const struct probe probes[] = {
 
 static void print_finding(const struct probe *p, const struct finding *f)
 {
-	printf("%-7s %s%s%s\n",
-	       f->good	? "ok" :
-	       p->basic ? "MISSING" :
-			  "missing",
-	       p->name, *f->detail ? ": " : "", f->detail);
-	if (!f->good)
+	const char *word = f->good ? "ok" : f->unknown ? "unknown" : p->basic ? "MISSING" : "missing";
+
+	printf("%-7s %s%s%s\n", word, p->name, *f->detail ? ": " : "", f->detail);
+	if (!f->good && !f->unknown)
 		printf("        %s; cure: %s\n", p->lost, p->cure);
 }
 
@@ -283,6 +287,8 @@ static json_t *finding_json(const struct probe *p, const struct finding *f)
 	json_t *obj = json_pack("{s:s,s:b,s:b,s:s}", "name", p->name, "good", f->good, "basic", p->basic,
 				"detail", f->detail);
 
+	if (f->unknown)
+		json_object_set_new(obj, "unknown", json_true());
 	if (!f->good) {
 		json_object_set_new(obj, "lost", json_string(p->lost));
 		json_object_set_new(obj, "cure", json_string(p->cure));

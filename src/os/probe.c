@@ -92,3 +92,17 @@ int cis_probe_pidfd_getfd(void)
 	close(self);
 	return r;
 }
+
+int cis_probe_mlock(void)
+{
+	size_t bytes = 16 << 20;
+	void *mem =
+		mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	int r;
+
+	if (mem == MAP_FAILED)
+		return -errno;
+	r = mlock2(mem, bytes, MLOCK_ONFAULT) ? -errno : 0;
+	munmap(mem, bytes);
+	return r;
+}

@@ -16,4 +16,8 @@ int cis_probe_hugetlb(void);
  */
 int cis_probe_pidfd_getfd(void);
 
+/** cis_probe_mlock() - lock 16 MiB in memory, about a hundred guests' event rings.  Return: 0, -ENOMEM or
+ * -EPERM. */
+int cis_probe_mlock(void);
+
 #endif
