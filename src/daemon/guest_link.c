@@ -117,7 +117,7 @@ static int map_alias(struct cis_guest *g, struct cis_error *err)
 
 	if (g->memory.memfd < 0)
 		return 0;
-	if (g->memory.kind == CIS_MEMORY_SHARED && !cis_handshake_layout(g->hs)->allocated)
+	if (g->memory.kind == CIS_KIND_SHARED && !cis_handshake_layout(g->hs)->allocated)
 		return 0; /* copying into fresh memory is cheaper: it need not be zeroed first */
 	if (g->memory.can_shrink)
 		return cis_fail(err, EPERM, "the memfd cannot be sealed against shrinking, so it cannot be filled in place");
@@ -143,7 +143,7 @@ static int make_regions(struct cis_guest *g, struct cis_error *err)
 
 		g->regions[i] = (struct cis_region){
 			.hva = r->hva, .bytes = r->bytes, .offset = r->image_offset,
-			.kind = (enum cis_kind)g->memory.kind, .huge = r->page_bytes > 4096,
+			.kind = g->memory.kind, .huge = r->page_bytes > 4096,
 			.alias = g->alias ? (char *)g->alias + r->offset : NULL,
 		};
 	}

@@ -89,16 +89,16 @@ static int check_count(const struct cis_guest_layout *layout, size_t nr, struct 
 		return cis_fail(err, EPROTO, "handshake: came with 3 descriptors, as of Firecracker's secret-hiding branch, which is not supported");
 	if (nr > 3)
 		return cis_fail(err, EPROTO, "handshake: came with %zu descriptors, not 1 or 2", nr);
-	if (layout->has_kind && (layout->kind == CIS_MEMORY_ANONYMOUS) != (nr == 1))
+	if (layout->has_kind && (layout->kind == CIS_KIND_ANONYMOUS) != (nr == 1))
 		return cis_fail(err, EPROTO, "handshake: %s memory comes with %d descriptor(s), not %zu",
-				cis_memory_kind_name(layout->kind), layout->kind == CIS_MEMORY_ANONYMOUS ? 1 : 2, nr);
+				cis_kind_name(layout->kind), layout->kind == CIS_KIND_ANONYMOUS ? 1 : 2, nr);
 	return 0;
 }
 
 int cis_guest_take_fds(const struct cis_guest_layout *layout, const int *fds, size_t nr, struct cis_guest_memory *ret,
 		       struct cis_error *err)
 {
-	struct cis_guest_memory mem = { .memfd = -1, .kind = CIS_MEMORY_ANONYMOUS };
+	struct cis_guest_memory mem = { .memfd = -1, .kind = CIS_KIND_ANONYMOUS };
 	int r = check_count(layout, nr, err);
 
 	if (!r)
@@ -111,7 +111,7 @@ int cis_guest_take_fds(const struct cis_guest_layout *layout, const int *fds, si
 		if (r)
 			return r;
 		mem.memfd = fds[1];
-		mem.kind = layout->has_kind ? layout->kind : CIS_MEMORY_SHARED;
+		mem.kind = layout->has_kind ? layout->kind : CIS_KIND_SHARED;
 	}
 	*ret = mem;
 	return 0;

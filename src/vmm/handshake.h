@@ -32,16 +32,12 @@
 
 #include "base/error.h"
 #include "image/image.h"
+#include "pager/pager.h"
 
 #define CIS_HANDSHAKE_BYTES_MAX   (128u << 10)
 #define CIS_HANDSHAKE_REGIONS_MAX 512
 #define CIS_HANDSHAKE_NAME_BYTES  64 /* with its NUL */
 #define CIS_HANDSHAKE_GUEST_MAX   (1ull << 44) /* bytes, as in an image */
-
-enum cis_memory_kind { CIS_MEMORY_ANONYMOUS, CIS_MEMORY_SHARED, CIS_MEMORY_PRIVATE };
-
-/** cis_memory_kind_name() - "anonymous", "shared" or "private". */
-const char *cis_memory_kind_name(enum cis_memory_kind kind);
 
 /**
  * struct cis_guest_region - one range of guest memory
@@ -67,7 +63,7 @@ struct cis_guest_layout {
 	size_t nr_regions;
 	uint64_t bytes; /* of all regions */
 	bool has_kind;
-	enum cis_memory_kind kind;
+	enum cis_kind kind;
 	bool ack, allocated;
 };
 
@@ -109,7 +105,7 @@ int cis_layout_parse(const char *text, size_t len, struct cis_guest_layout *ret,
  */
 struct cis_guest_memory {
 	int uffd, memfd;
-	enum cis_memory_kind kind;
+	enum cis_kind kind;
 	bool can_shrink;
 	uint64_t features;
 };

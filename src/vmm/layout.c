@@ -10,13 +10,6 @@
 #define PAGE_2M     (2u << 20)
 #define ADDRESS_MAX (1ull << 56) /* what user space has with five levels of page tables */
 
-static const char *const kinds[] = { "anonymous", "shared", "private" };
-
-const char *cis_memory_kind_name(enum cis_memory_kind kind)
-{
-	return kinds[kind];
-}
-
 /* @name of @object as a number.  Absent: *ret is left and false given by @ret_there; if that is NULL, it must be there. */
 static int number(const json_t *object, const char *name, bool *ret_there, uint64_t *ret, struct cis_error *err)
 {
@@ -122,9 +115,9 @@ static int parse_kind(const json_t *object, struct cis_guest_layout *ret, struct
 
 	if (!v)
 		return 0;
-	for (size_t i = 0; json_is_string(v) && i < sizeof(kinds) / sizeof(kinds[0]); i++)
-		if (!strcmp(json_string_value(v), kinds[i])) {
-			ret->kind = (enum cis_memory_kind)i;
+	for (enum cis_kind kind = CIS_KIND_ANONYMOUS; json_is_string(v) && kind <= CIS_KIND_PRIVATE; kind++)
+		if (!strcmp(json_string_value(v), cis_kind_name(kind))) {
+			ret->kind = kind;
 			ret->has_kind = true;
 			return 0;
 		}

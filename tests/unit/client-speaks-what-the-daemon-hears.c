@@ -13,7 +13,7 @@ static void test_every_value(void **state)
 		  .has_gpa = true },
 		{ .addr = 0x7f2000000000, .bytes = 4096, .offset = 6u << 20, .page_bytes = 4096 },
 	};
-	const enum cis_memory_kind kinds[] = { CIS_MEMORY_ANONYMOUS, CIS_MEMORY_SHARED, CIS_MEMORY_PRIVATE };
+	const enum cis_kind kinds[] = { CIS_KIND_ANONYMOUS, CIS_KIND_SHARED, CIS_KIND_PRIVATE };
 	struct cis_guest_layout heard;
 	struct cis_error err;
 	char *text;

@@ -55,7 +55,7 @@ static void test_one_descriptor_is_anonymous(void **state)
 	assert_int_equal(cis_guest_take_fds(&layout, &uffd, 1, &mem, NULL), 0);
 	assert_int_equal(mem.uffd, uffd);
 	assert_int_equal(mem.memfd, -1);
-	assert_int_equal(mem.kind, CIS_MEMORY_ANONYMOUS);
+	assert_int_equal(mem.kind, CIS_KIND_ANONYMOUS);
 	assert_int_equal(mem.features, UFFD_FEATURE_EVENT_REMOVE);
 }
 
@@ -66,7 +66,7 @@ static void test_two_descriptors_are_shared(void **state)
 
 	assert_int_equal(cis_guest_take_fds(&layout, (int[]){ uffd, fd }, 2, &mem, NULL), 0);
 	assert_int_equal(mem.memfd, fd);
-	assert_int_equal(mem.kind, CIS_MEMORY_SHARED);
+	assert_int_equal(mem.kind, CIS_KIND_SHARED);
 	assert_false(mem.can_shrink);
 	assert_int_equal(ftruncate(fd, 0), -1); /* sealed by us */
 	close(fd);
@@ -88,11 +88,11 @@ static void test_kind_decides_the_number(void **state)
 	struct cis_guest_memory mem;
 
 	layout.has_kind = true;
-	layout.kind = CIS_MEMORY_PRIVATE;
+	layout.kind = CIS_KIND_PRIVATE;
 	assert_int_equal(cis_guest_take_fds(&layout, (int[]){ uffd, fd }, 2, &mem, NULL), 0);
-	assert_int_equal(mem.kind, CIS_MEMORY_PRIVATE);
+	assert_int_equal(mem.kind, CIS_KIND_PRIVATE);
 	refuse(&uffd, 1, "private memory comes with 2 descriptor(s), not 1");
-	layout.kind = CIS_MEMORY_ANONYMOUS;
+	layout.kind = CIS_KIND_ANONYMOUS;
 	refuse((int[]){ uffd, fd }, 2, "anonymous memory comes with 1 descriptor(s), not 2");
 	layout.has_kind = false;
 	close(fd);

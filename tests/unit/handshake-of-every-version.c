@@ -101,7 +101,7 @@ static void test_our_own_client(void **state)
 			   "\"regions\":[{\"name\":\"pc.ram\",\"gpa\":4294967296}]}") "]", &hs);
 
 	assert_true(lay->has_kind);
-	assert_int_equal(lay->kind, CIS_MEMORY_PRIVATE);
+	assert_int_equal(lay->kind, CIS_KIND_PRIVATE);
 	assert_true(lay->ack);
 	assert_true(lay->allocated);
 	assert_string_equal(lay->regions[0].name, "pc.ram");
