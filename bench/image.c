@@ -1,8 +1,9 @@
 /*
  * bench image: making, exporting, verifying and opening images, against the bare codec on the same memory.
  *
- * Memory files from CISTERN_BENCH_GUESTS=dir with *.raw, synthetic memory without it; as much of each as has 96 MiB that
- * are not zero, all in a memory file system (CISTERN_BENCH_DIR=dir, /dev/shm unless told), so that no disk is measured.
+ * Memory files from CISTERN_BENCH_GUESTS=dir with *.raw, synthetic memory without it; as much of each as has
+ * 96 MiB that are not zero, all in a memory file system (CISTERN_BENCH_DIR=dir, /dev/shm unless told), so
+ * that no disk is measured.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -81,7 +82,8 @@ static void make_folder(const char *where)
 
 static uint8_t *big_alloc(size_t len)
 {
-	uint8_t *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	uint8_t *p =
+		mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 
 	if (p == MAP_FAILED)
 		die("memory", strerror(errno));
@@ -177,9 +179,15 @@ static void open_run(void *ctx)
 
 static void bench_create(struct bench *b, const struct guest *g, const struct subject *s)
 {
-	struct work w = { .guest = g, .memory = memory_path, .image = image_path,
-			  .opts = { .size = sizeof(w.opts), .codec = s->codec, .level = s->level, .workers = s->workers } };
-	struct bench_way ways[2] = { { .run = create_run, .before = create_before, .ctx = &w }, { .run = encode_run, .ctx = &w } };
+	struct work w = { .guest = g,
+			  .memory = memory_path,
+			  .image = image_path,
+			  .opts = { .size = sizeof(w.opts),
+				    .codec = s->codec,
+				    .level = s->level,
+				    .workers = s->workers } };
+	struct bench_way ways[2] = { { .run = create_run, .before = create_before, .ctx = &w },
+				     { .run = encode_run, .ctx = &w } };
 	struct cis_error err;
 	char what[200];
 
@@ -188,8 +196,8 @@ static void bench_create(struct bench *b, const struct guest *g, const struct su
 		die("encoder", err.text);
 	bench_measure(b, ways, 2, 2);
 	snprintf(what, sizeof(what), "create %s: %s, a core", g->name, s->name);
-	bench_figure(b, what, (double)g->len / ways[0].median / 1e9 / s->workers, "GB/s", (double)g->len / ways[1].median / 1e9,
-		     bench_ratio(&ways[0], &ways[1]) / s->workers);
+	bench_figure(b, what, (double)g->len / ways[0].median / 1e9 / s->workers, "GB/s",
+		     (double)g->len / ways[1].median / 1e9, bench_ratio(&ways[0], &ways[1]) / s->workers);
 	cis_encoder_destroy(w.enc);
 	munmap(w.stored, CHUNK);
 }
@@ -220,7 +228,8 @@ static void bench_zeros(struct bench *b)
 {
 	struct work w = { .memory = memory_path, .image = image_path, .piece_bytes = 1 << 20,
 			  .opts = { .size = sizeof(w.opts), .codec = CIS_CODEC_MASK, .workers = 1 } };
-	struct bench_way ways[2] = { { .run = create_run, .before = create_before, .ctx = &w }, { .run = read_run, .ctx = &w } };
+	struct bench_way ways[2] = { { .run = create_run, .before = create_before, .ctx = &w },
+				     { .run = read_run, .ctx = &w } };
 	int fd = open(w.memory, O_RDWR | O_CREAT | O_TRUNC, 0600);
 
 	w.stored = big_alloc(w.piece_bytes);
@@ -229,8 +238,8 @@ static void bench_zeros(struct bench *b)
 			die("zeros", strerror(errno));
 	close(fd);
 	bench_measure(b, ways, 2, 2);
-	bench_figure(b, "create zero pages in the page cache", (double)ZERO_BYTES / ways[0].median / 1e9, "GB/s",
-		     (double)ZERO_BYTES / ways[1].median / 1e9, bench_ratio(&ways[0], &ways[1]));
+	bench_figure(b, "create zero pages in the page cache", (double)ZERO_BYTES / ways[0].median / 1e9,
+		     "GB/s", (double)ZERO_BYTES / ways[1].median / 1e9, bench_ratio(&ways[0], &ways[1]));
 	munmap(w.stored, w.piece_bytes);
 	if (truncate(w.memory, 0) || truncate(w.memory, HOLE_BYTES))
 		die("holes", strerror(errno));

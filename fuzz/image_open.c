@@ -1,9 +1,9 @@
 /*
  * Images: whatever the file says, it is refused or every page is found, decoded or refused.
  *
- * An input is 256 bytes of header, a byte of flags, then the four parts one after the other without the bytes between
- * them.  Unless the flags say otherwise (1: not the layout, 2: not the checksums and the id) these are made right, because
- * no search gets through SHA-256.
+ * An input is 256 bytes of header, a byte of flags, then the four parts one after the other without the bytes
+ * between them.  Unless the flags say otherwise (1: not the layout, 2: not the checksums and the id) these
+ * are made right, because no search gets through SHA-256.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -75,7 +75,8 @@ static void look_at_chunks(struct cis_image *img)
 
 	for (uint64_t c = 0; c < i->nr_hot_chunks + i->nr_cold_chunks; c++) {
 		cis_image_chunk(img, c, &loc);
-		CHECK(loc.stored_bytes && loc.stored_bytes <= loc.raw_bytes && loc.raw_bytes <= 1u << i->chunk_shift);
+		CHECK(loc.stored_bytes && loc.stored_bytes <= loc.raw_bytes &&
+		      loc.raw_bytes <= 1u << i->chunk_shift);
 		CHECK(loc.off + loc.stored_bytes <= i->file_bytes);
 		seen += cis_image_chunk_pages(img, c, 512, pages);
 	}

@@ -142,13 +142,16 @@ static int check_texts(const struct cis_writer *w)
 {
 	const char *producer = w->o.producer;
 
-	if (producer && (strlen(producer) > CIS_PROVENANCE_MAX / 2 || !cis_text_ok(producer, strlen(producer), "")))
+	if (producer &&
+	    (strlen(producer) > CIS_PROVENANCE_MAX / 2 || !cis_text_ok(producer, strlen(producer), "")))
 		return cis_fail(w->err, EINVAL, "producer: too long or not clean UTF-8 (format 6.7)");
 	for (size_t i = 0; i < w->src->nr_regions; i++) {
 		const char *name = w->src->regions[i].name;
 
 		if (strlen(name) > CIS_REGION_NAME_MAX || !cis_text_ok(name, strlen(name), ""))
-			return cis_fail(w->err, EINVAL, "region %zu: its name is too long or not clean UTF-8 (format 6.5)", i);
+			return cis_fail(w->err, EINVAL,
+					"region %zu: its name is too long or not clean UTF-8 (format 6.5)",
+					i);
 	}
 	return 0;
 }
@@ -177,7 +180,8 @@ int cis_writer_metadata(struct cis_writer *w, void **ret)
 	set_counts(w);
 	add_all(&b, w);
 	if (b.len > CIS_META_BYTES_MAX)
-		return cis_fail(w->err, EFBIG, "%s: metadata of %llu bytes: more than 2^32; take larger chunks (format 3)",
+		return cis_fail(w->err, EFBIG,
+				"%s: metadata of %llu bytes: more than 2^32; take larger chunks (format 3)",
 				w->out.path, (unsigned long long)b.len);
 	b.buf = calloc(1, b.len);
 	if (!b.buf)

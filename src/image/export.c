@@ -8,7 +8,7 @@
 #include "image/open.h"
 #include "image/write.h"
 
-/* Every chunk is decoded once, in the order in which it is stored; its pages are written to where they belong. */
+/* Every chunk is decoded once, in the order in which it is stored; its pages go to where they belong. */
 struct export {
 	struct cis_image *top;
 	const struct cis_image *img; /* the one of the chain whose chunks are read now */
@@ -131,17 +131,19 @@ static int export_level(struct export *x, const struct cis_image *img)
 	return rc;
 }
 
-int cis_image_export(struct cis_image *img, const char *path, void (*progress)(uint64_t, uint64_t, void *), void *ctx,
-		     struct cis_error *err)
+int cis_image_export(struct cis_image *img, const char *path, void (*progress)(uint64_t, uint64_t, void *),
+		     void *ctx, struct cis_error *err)
 {
-	struct export x = { .top = img, .total = img->h.guest_bytes, .progress = progress, .ctx = ctx, .err = err };
+	struct export x = {
+		.top = img, .total = img->h.guest_bytes, .progress = progress, .ctx = ctx, .err = err
+	};
 	int rc = cis_newfile_create(path, &x.out, err);
 
 	if (rc)
 		return rc;
 	if (ftruncate(x.out.fd, (off_t)img->h.guest_bytes))
-		rc = cis_fail(err, errno, "%s: to %llu bytes: %s", path, (unsigned long long)img->h.guest_bytes,
-			      strerror(errno));
+		rc = cis_fail(err, errno, "%s: to %llu bytes: %s", path,
+			      (unsigned long long)img->h.guest_bytes, strerror(errno));
 	for (const struct cis_image *up = img; up && !rc; up = up->parent)
 		rc = export_level(&x, up);
 	if (!rc)

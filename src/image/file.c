@@ -54,7 +54,7 @@ int cis_file_read(int fd, const char *path, void *buf, size_t len, uint64_t off,
 	return 0;
 }
 
-/* A name that no other writer of this process or of another one has; what a dead one left is not in the way. */
+/* A name that no other writer has, in this process or another. */
 static char *temporary_name(const char *name)
 {
 	static atomic_uint counter;
@@ -68,7 +68,9 @@ static char *temporary_name(const char *name)
 static int open_folder(struct cis_newfile *f, struct cis_error *err)
 {
 	const char *slash = strrchr(f->path, '/');
-	char *folder = !slash ? strdup(".") : slash == f->path ? strdup("/") : strndup(f->path, slash - f->path);
+	char *folder = !slash		  ? strdup(".")
+		       : slash == f->path ? strdup("/")
+					  : strndup(f->path, slash - f->path);
 	int rc = 0;
 
 	f->name = slash ? slash + 1 : f->path;
@@ -131,7 +133,8 @@ int cis_newfile_create(const char *path, struct cis_newfile *ret, struct cis_err
 	return rc;
 }
 
-int cis_newfile_write(const struct cis_newfile *f, const void *buf, size_t len, uint64_t off, struct cis_error *err)
+int cis_newfile_write(const struct cis_newfile *f, const void *buf, size_t len, uint64_t off,
+		      struct cis_error *err)
 {
 	for (size_t done = 0; done < len;) {
 		ssize_t n = pwrite(f->fd, (const char *)buf + done, len - done, (off_t)(off + done));

@@ -1,4 +1,4 @@
-/* Whole reads and writes with their reasons, and files that appear whole or not at all.  Internal to this layer. */
+/* Reads and writes with their reasons, and files that appear whole or not at all.  Internal to this layer. */
 #ifndef CIS_IMAGE_FILE_H
 #define CIS_IMAGE_FILE_H
 
@@ -29,7 +29,8 @@ struct cis_newfile {
 
 /** cis_newfile_create() - beside @path.  A @path that is there and not a regular file is refused. */
 int cis_newfile_create(const char *path, struct cis_newfile *ret, struct cis_error *err);
-int cis_newfile_write(const struct cis_newfile *f, const void *buf, size_t len, uint64_t off, struct cis_error *err);
+int cis_newfile_write(const struct cis_newfile *f, const void *buf, size_t len, uint64_t off,
+		      struct cis_error *err);
 
 /** cis_newfile_publish() - sync, give it its name, sync the folder.  The file is still to be closed. */
 int cis_newfile_publish(struct cis_newfile *f, struct cis_error *err);

@@ -78,8 +78,8 @@ uint64_t cis_header_chunks(const struct cis_header *h, uint64_t nr_pages);
  * Return: 0, -EMEDIUMTYPE, -EBADMSG, -EPROTONOSUPPORT.  The id is not compared
  * yet: that takes the metadata.
  */
-int cis_header_decode(const char *path, const uint8_t *buf, size_t len, uint64_t file_bytes, struct cis_header *ret,
-		      struct cis_error *err);
+int cis_header_decode(const char *path, const uint8_t *buf, size_t len, uint64_t file_bytes,
+		      struct cis_header *ret, struct cis_error *err);
 
 /**
  * cis_header_encode() - the stored form, with the id of header and metadata
@@ -89,7 +89,7 @@ int cis_header_decode(const char *path, const uint8_t *buf, size_t len, uint64_t
  */
 int cis_header_encode(struct cis_header *h, const void *meta, uint8_t buf[CIS_HEADER_BYTES]);
 
-/** cis_header_id() - section 3.2.  @buf is a stored header; what it has as id does not count.  Return: 0, -ENOMEM. */
+/** cis_header_id() - section 3.2; the id that @buf has already does not count.  Return: 0 or -ENOMEM. */
 int cis_header_id(const uint8_t buf[CIS_HEADER_BYTES], const void *meta, uint64_t meta_bytes,
 		  uint8_t ret_id[CIS_IMAGE_ID_BYTES]);
 

@@ -100,14 +100,17 @@ static void get_fields(const uint8_t *b, struct cis_header *h)
 static int check_kind(const char *path, const uint8_t *b, size_t len, struct cis_error *err)
 {
 	if (len < sizeof(magic) || memcmp(b, magic, sizeof(magic)))
-		return cis_fail(err, EMEDIUMTYPE, "%s: not a Cistern image: no magic at its start (format 3)", path);
+		return cis_fail(err, EMEDIUMTYPE, "%s: not a Cistern image: no magic at its start (format 3)",
+				path);
 	if (len < CIS_HEADER_BYTES)
-		return cis_fail(err, EBADMSG, "%s: truncated: %zu bytes of a header of 4096 (format 3)", path, len);
+		return cis_fail(err, EBADMSG, "%s: truncated: %zu bytes of a header of 4096 (format 3)", path,
+				len);
 	if (cis_crc64(0, b, AT_CRC) != cis_le64(b + AT_CRC))
 		return bad(err, path, AT_CRC, "header_crc does not match: the header is damaged");
 	if (cis_le16(b + AT_MAJOR) != 1)
-		return cis_fail(err, EPROTONOSUPPORT, "%s: format version %u.%u: this program reads 1.x (format 3)",
-				path, cis_le16(b + AT_MAJOR), cis_le16(b + AT_MINOR));
+		return cis_fail(err, EPROTONOSUPPORT,
+				"%s: format version %u.%u: this program reads 1.x (format 3)", path,
+				cis_le16(b + AT_MAJOR), cis_le16(b + AT_MINOR));
 	if (cis_le64(b + AT_MUST_KNOW) & ~CIS_MUST_KNOW_ALL)
 		return cis_fail(err, EPROTONOSUPPORT,
 				"%s: must-know feature bits %#llx are of a newer writer (format 3.1)", path,
@@ -130,22 +133,25 @@ static int check_counts(const char *path, const struct cis_header *h, struct cis
 		return bad(err, path, AT_NR_PAGES, "nr_pages does not fit guest_bytes");
 	for (unsigned i = 0; i < 4; i++) {
 		if (counts[i] > left)
-			return bad(err, path, AT_NR_HOT + 8 * i, "the classes have more pages than there are");
+			return bad(err, path, AT_NR_HOT + 8 * i,
+				   "the classes have more pages than there are");
 		left -= counts[i];
 	}
 	return 0;
 }
 
-static int check_parts(const char *path, const struct cis_header *h, uint64_t file_bytes, struct cis_error *err)
+static int check_parts(const char *path, const struct cis_header *h, uint64_t file_bytes,
+		       struct cis_error *err)
 {
 	const struct cis_part *const parts[] = { &h->hot, &h->cold, &h->state, &h->meta };
-	const uint64_t most[] = { h->nr_hot << h->page_shift, h->nr_cold << h->page_shift, CIS_STATE_BYTES_MAX,
-				  CIS_META_BYTES_MAX };
+	const uint64_t most[] = { h->nr_hot << h->page_shift, h->nr_cold << h->page_shift,
+				  CIS_STATE_BYTES_MAX, CIS_META_BYTES_MAX };
 	uint64_t at = CIS_HEADER_BYTES;
 
 	for (unsigned i = 0; i < 4; i++) {
 		if (parts[i]->off != at)
-			return bad(err, path, AT_HOT + 24 * i, "the part is not where the one before it ends");
+			return bad(err, path, AT_HOT + 24 * i,
+				   "the part is not where the one before it ends");
 		if (parts[i]->bytes > most[i])
 			return bad(err, path, AT_HOT + 24 * i + 8, "the part is longer than it may be");
 		at = cis_align(at + parts[i]->bytes, CIS_PART_ALIGN);
@@ -184,8 +190,8 @@ static int check_reserved(const char *path, const uint8_t *b, struct cis_error *
 	return 0;
 }
 
-int cis_header_decode(const char *path, const uint8_t *buf, size_t len, uint64_t file_bytes, struct cis_header *ret,
-		      struct cis_error *err)
+int cis_header_decode(const char *path, const uint8_t *buf, size_t len, uint64_t file_bytes,
+		      struct cis_header *ret, struct cis_error *err)
 {
 	struct cis_header h = { 0 };
 	int rc = check_kind(path, buf, len, err);
@@ -211,8 +217,8 @@ int cis_header_id(const uint8_t buf[CIS_HEADER_BYTES], const void *meta, uint64_
 		  uint8_t ret_id[CIS_IMAGE_ID_BYTES])
 {
 	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-	int ok = ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) && EVP_DigestUpdate(ctx, buf, AT_IMAGE_ID) &&
-		 EVP_DigestUpdate(ctx, no_id, sizeof(no_id)) &&
+	int ok = ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) &&
+		 EVP_DigestUpdate(ctx, buf, AT_IMAGE_ID) && EVP_DigestUpdate(ctx, no_id, sizeof(no_id)) &&
 		 EVP_DigestUpdate(ctx, buf + AT_GUEST_BYTES, AT_CRC - AT_GUEST_BYTES) &&
 		 EVP_DigestUpdate(ctx, meta, meta_bytes) && EVP_DigestFinal_ex(ctx, ret_id, NULL);
 

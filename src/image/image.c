@@ -17,7 +17,8 @@ const char *cis_class_name(enum cis_class cls)
 	return (unsigned)cls < sizeof(names) / sizeof(names[0]) ? names[cls] : "unknown";
 }
 
-static int read_header(struct cis_image *img, uint64_t file_bytes, uint8_t buf[CIS_HEADER_BYTES], struct cis_error *err)
+static int read_header(struct cis_image *img, uint64_t file_bytes, uint8_t buf[CIS_HEADER_BYTES],
+		       struct cis_error *err)
 {
 	size_t len = file_bytes < CIS_HEADER_BYTES ? (size_t)file_bytes : CIS_HEADER_BYTES;
 	int rc = cis_file_read(img->fd, img->path, buf, len, 0, err);
@@ -26,18 +27,21 @@ static int read_header(struct cis_image *img, uint64_t file_bytes, uint8_t buf[C
 }
 
 /* The id covers the metadata, so a file that passes is the one that its children and its lease name. */
-static int check_id(const struct cis_image *img, const uint8_t *header, const void *buf, struct cis_error *err)
+static int check_id(const struct cis_image *img, const uint8_t *header, const void *buf,
+		    struct cis_error *err)
 {
 	uint8_t id[CIS_IMAGE_ID_BYTES];
 
 	if (cis_crc64(0, buf, img->h.meta.bytes) != img->h.meta.crc)
-		return cis_fail(err, EBADMSG, "%s: bytes %llu .. %llu: the metadata is damaged: meta_crc (format 3)",
+		return cis_fail(err, EBADMSG,
+				"%s: bytes %llu .. %llu: the metadata is damaged: meta_crc (format 3)",
 				img->path, (unsigned long long)img->h.meta.off,
 				(unsigned long long)(img->h.meta.off + img->h.meta.bytes));
 	if (cis_header_id(header, buf, img->h.meta.bytes, id))
 		return cis_fail(err, ENOMEM, "%s: no memory for SHA-256", img->path);
 	if (memcmp(id, img->h.image_id, sizeof(id)))
-		return cis_fail(err, EBADMSG, "%s: header byte 32: image_id is not that of the content (format 3.2)",
+		return cis_fail(err, EBADMSG,
+				"%s: header byte 32: image_id is not that of the content (format 3.2)",
 				img->path);
 	return 0;
 }
@@ -67,12 +71,14 @@ static int check_pair(const struct cis_image *img, struct cis_error *err)
 	const struct cis_header *h = &img->h, *up = &img->parent->h;
 
 	if (up->page_shift != h->page_shift)
-		return cis_fail(err, EBADMSG, "%s: its page size is not that of its parent %s (format 7)", img->path,
-				img->parent->path);
+		return cis_fail(err, EBADMSG, "%s: its page size is not that of its parent %s (format 7)",
+				img->path, img->parent->path);
 	if (up->guest_bytes > h->guest_bytes)
-		return cis_fail(err, EBADMSG, "%s: smaller than its parent %s (format 7)", img->path, img->parent->path);
+		return cis_fail(err, EBADMSG, "%s: smaller than its parent %s (format 7)", img->path,
+				img->parent->path);
 	if (cis_bitmap_next(img->meta.inherit, h->nr_pages, up->nr_pages) < h->nr_pages)
-		return cis_fail(err, EBADMSG, "%s: inherits a page beyond the end of its parent %s (format 7)", img->path,
+		return cis_fail(err, EBADMSG,
+				"%s: inherits a page beyond the end of its parent %s (format 7)", img->path,
 				img->parent->path);
 	return 0;
 }
@@ -83,17 +89,32 @@ static void set_info(struct cis_image *img)
 	struct cis_image_info *i = &img->info;
 
 	*i = (struct cis_image_info){
-		.path = img->path, .parent = img->parent, .depth = h->depth, .guest_bytes = h->guest_bytes,
-		.page_shift = h->page_shift, .chunk_shift = h->chunk_shift, .nr_pages = h->nr_pages,
+		.path = img->path,
+		.parent = img->parent,
+		.depth = h->depth,
+		.guest_bytes = h->guest_bytes,
+		.page_shift = h->page_shift,
+		.chunk_shift = h->chunk_shift,
+		.nr_pages = h->nr_pages,
 		.nr_zero = h->nr_pages - h->nr_hot - h->nr_cold - h->nr_same - h->nr_inherit,
-		.nr_same = h->nr_same, .nr_hot = h->nr_hot, .nr_cold = h->nr_cold, .nr_inherit = h->nr_inherit,
-		.nr_touched = img->meta.nr_touched, .nr_hot_chunks = img->meta.nr_hot_chunks,
+		.nr_same = h->nr_same,
+		.nr_hot = h->nr_hot,
+		.nr_cold = h->nr_cold,
+		.nr_inherit = h->nr_inherit,
+		.nr_touched = img->meta.nr_touched,
+		.nr_hot_chunks = img->meta.nr_hot_chunks,
 		.nr_cold_chunks = img->meta.nr_chunks - img->meta.nr_hot_chunks,
-		.hot_off = h->hot.off, .hot_bytes = h->hot.bytes, .cold_off = h->cold.off, .cold_bytes = h->cold.bytes,
-		.state_off = h->state.off, .state_bytes = h->state.bytes,
+		.hot_off = h->hot.off,
+		.hot_bytes = h->hot.bytes,
+		.cold_off = h->cold.off,
+		.cold_bytes = h->cold.bytes,
+		.state_off = h->state.off,
+		.state_bytes = h->state.bytes,
 		.file_bytes = cis_align(h->meta.off + h->meta.bytes, CIS_PART_ALIGN),
-		.codec = h->codec, .ignorable = h->ignorable,
-		.regions = img->meta.regions, .nr_regions = img->meta.nr_regions,
+		.codec = h->codec,
+		.ignorable = h->ignorable,
+		.regions = img->meta.regions,
+		.nr_regions = img->meta.nr_regions,
 		.provenance = img->meta.provenance,
 		.memory_bytes = sizeof(*img) + img->meta.memory_bytes,
 	};
@@ -111,7 +132,8 @@ static int open_into(struct cis_image *img, const char *path, const struct cis_i
 	if (!rc)
 		rc = read_header(img, file_bytes, header, err);
 	if (!rc && depth >= 0 && img->h.depth != (uint32_t)depth)
-		rc = cis_fail(err, ELOOP, "%s: depth %u, but its child says %d (format 7)", path, img->h.depth, depth);
+		rc = cis_fail(err, ELOOP, "%s: depth %u, but its child says %d (format 7)", path,
+			      img->h.depth, depth);
 	if (!rc)
 		rc = read_meta(img, header, err);
 	if (!rc && img->h.depth)
@@ -123,8 +145,8 @@ static int open_into(struct cis_image *img, const char *path, const struct cis_i
 	return rc;
 }
 
-int cis_image_open_depth(const char *path, const struct cis_image_dirs *dirs, int depth, struct cis_image **ret,
-			 struct cis_error *err)
+int cis_image_open_depth(const char *path, const struct cis_image_dirs *dirs, int depth,
+			 struct cis_image **ret, struct cis_error *err)
 {
 	struct cis_image *img = calloc(1, sizeof(*img));
 
@@ -133,7 +155,8 @@ int cis_image_open_depth(const char *path, const struct cis_image_dirs *dirs, in
 	atomic_init(&img->refs, 1);
 	img->fd = -1;
 	img->path = strdup(path);
-	int rc = img->path ? open_into(img, path, dirs, depth, err) : cis_fail(err, ENOMEM, "%s: no memory", path);
+	int rc = img->path ? open_into(img, path, dirs, depth, err)
+			   : cis_fail(err, ENOMEM, "%s: no memory", path);
 
 	if (rc)
 		cis_image_unref(img);
@@ -142,7 +165,8 @@ int cis_image_open_depth(const char *path, const struct cis_image_dirs *dirs, in
 	return rc;
 }
 
-int cis_image_open(const char *path, const struct cis_image_dirs *dirs, struct cis_image **ret, struct cis_error *err)
+int cis_image_open(const char *path, const struct cis_image_dirs *dirs, struct cis_image **ret,
+		   struct cis_error *err)
 {
 	return cis_image_open_depth(path, dirs, -1, ret, err);
 }
@@ -235,7 +259,8 @@ void cis_image_chunk(const struct cis_image *img, uint64_t chunk, struct cis_chu
 		.off = (hot ? h->hot.off : h->cold.off) + off,
 		.checksum = c->checksum,
 		.stored_bytes = (uint32_t)(end - off),
-		.raw_bytes = (uint32_t)(chunk < last ? (uint64_t)1 << h->chunk_shift : raw - (i << h->chunk_shift)),
+		.raw_bytes = (uint32_t)(chunk < last ? (uint64_t)1 << h->chunk_shift
+						     : raw - (i << h->chunk_shift)),
 		.codec = (unsigned)(c->word >> CIS_CHUNK_CODEC_SHIFT),
 	};
 }

@@ -1,9 +1,9 @@
 /*
  * Reading images: doc/format.md is the law.
  *
- * An open image is immutable and may be used by any thread at once.  It holds its metadata in memory (about half a byte a
- * guest page, 8 more a hot page, 16 a chunk) and an open descriptor for its data, never a mapping: a bad disk must be an
- * error, not a SIGBUS.
+ * An open image is immutable and may be used by any thread at once.  It holds its metadata in memory (about
+ * half a byte a guest page, 8 more a hot page, 16 a chunk) and an open descriptor for its data, never a
+ * mapping: a bad disk must be an error, not a SIGBUS.
  */
 #ifndef CIS_IMAGE_IMAGE_H
 #define CIS_IMAGE_IMAGE_H
@@ -40,7 +40,8 @@ struct cis_image_dirs {
  * -ENOLINK (no such parent), -ELOOP (chain too deep), -ENOMEM.  The text names
  * the file, the place in it and the paragraph of the format.
  */
-int cis_image_open(const char *path, const struct cis_image_dirs *dirs, struct cis_image **ret, struct cis_error *err);
+int cis_image_open(const char *path, const struct cis_image_dirs *dirs, struct cis_image **ret,
+		   struct cis_error *err);
 struct cis_image *cis_image_ref(struct cis_image *img);
 void cis_image_unref(struct cis_image *img);
 
@@ -146,8 +147,8 @@ int cis_image_decode(const struct cis_image *img, struct cis_decoder *dec, uint6
  *
  * For who wants to time them, or to check a raw chunk where it lies.
  */
-int cis_image_unpack(const struct cis_image *img, struct cis_decoder *dec, uint64_t chunk, const void *stored, void *raw,
-		     struct cis_error *err);
+int cis_image_unpack(const struct cis_image *img, struct cis_decoder *dec, uint64_t chunk, const void *stored,
+		     void *raw, struct cis_error *err);
 int cis_image_check(const struct cis_image *img, uint64_t chunk, const void *raw, struct cis_error *err);
 
 /**
@@ -163,7 +164,7 @@ void cis_image_reader_destroy(struct cis_image_reader *r);
 /** cis_image_read_page() - page @pgno into @buf.  Return: 0, -EIO..., -EBADMSG. */
 int cis_image_read_page(struct cis_image_reader *r, uint64_t pgno, void *buf, struct cis_error *err);
 
-/** cis_image_read_state() - the VMM's state blob, malloc'ed, checked.  Return: 0, -ENODATA when there is none. */
+/** cis_image_read_state() - the VMM's state blob, malloc'ed, checked.  Return: 0, -ENODATA (none). */
 int cis_image_read_state(const struct cis_image *img, void **ret, size_t *ret_len, struct cis_error *err);
 
 #endif

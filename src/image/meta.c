@@ -26,7 +26,8 @@ static const char *const sections[CIS_TAG_COUNT] = { "6", "6.1", "6.2", "6.3", "
 
 static int bad(const struct parse *p, unsigned tag, const char *what)
 {
-	return cis_fail(p->err, EBADMSG, "%s: metadata record %u: %s (format %s)", p->path, tag, what, sections[tag]);
+	return cis_fail(p->err, EBADMSG, "%s: metadata record %u: %s (format %s)", p->path, tag, what,
+			sections[tag]);
 }
 
 static int bad_at(const struct parse *p, uint64_t at, const char *what)
@@ -51,8 +52,8 @@ static int note_record(struct parse *p, uint64_t at, uint32_t tag, uint32_t flag
 	if (flags & ~(uint32_t)CIS_RECORD_MUST_KNOW)
 		return bad_at(p, at + 4, "unknown flags");
 	if (tag >= CIS_TAG_COUNT && flags)
-		return cis_fail(p->err, EPROTONOSUPPORT, "%s: metadata record %u is of a newer writer (format 6)",
-				p->path, tag);
+		return cis_fail(p->err, EPROTONOSUPPORT,
+				"%s: metadata record %u is of a newer writer (format 6)", p->path, tag);
 	if (tag >= CIS_TAG_COUNT)
 		return 0;
 	if (must_know != !!flags)
@@ -131,16 +132,17 @@ static int parse_classes(struct parse *p)
 
 	if (rc)
 		return rc;
-	if (cis_rank_init(&m->hot_rank, m->hot, h->nr_pages) || cis_rank_init(&m->cold_rank, m->cold, h->nr_pages) ||
+	if (cis_rank_init(&m->hot_rank, m->hot, h->nr_pages) ||
+	    cis_rank_init(&m->cold_rank, m->cold, h->nr_pages) ||
 	    cis_rank_init(&m->same_rank, m->same, h->nr_pages))
 		return cis_fail(p->err, ENOMEM, "%s: no memory for its metadata", p->path);
-	if (m->hot_rank.total != h->nr_hot || m->cold_rank.total != h->nr_cold || m->same_rank.total != h->nr_same ||
-	    cis_bitmap_count(m->inherit, h->nr_pages) != h->nr_inherit)
+	if (m->hot_rank.total != h->nr_hot || m->cold_rank.total != h->nr_cold ||
+	    m->same_rank.total != h->nr_same || cis_bitmap_count(m->inherit, h->nr_pages) != h->nr_inherit)
 		return bad(p, CIS_TAG_CLASSES, "the counts of bits are not those of the header");
 	return 0;
 }
 
-/* Checks the order and turns it round, so that a page finds its place by rank: 4 bytes a hot page instead of a search. */
+/* Checks the order and turns it round: for 4 bytes a hot page, a page finds its place without a search. */
 static int parse_hot_order(struct parse *p)
 {
 	uint64_t nr = p->h->nr_hot;
@@ -181,7 +183,8 @@ static int parse_same_words(struct parse *p)
 }
 
 /* The chunks of one section: they fill it, in order, and none is longer than its raw bytes. */
-static int check_section(const struct parse *p, uint64_t first, uint64_t nr, uint64_t raw_bytes, uint64_t bytes)
+static int check_section(const struct parse *p, uint64_t first, uint64_t nr, uint64_t raw_bytes,
+			 uint64_t bytes)
 {
 	const struct cis_chunk_entry *c = p->meta.chunks + first;
 	uint64_t chunk = (uint64_t)1 << p->h->chunk_shift;
@@ -221,7 +224,7 @@ static int parse_chunks(struct parse *p)
 	return rc ? rc : check_section(p, nr_hot, nr_cold, h->nr_cold << h->page_shift, h->cold.bytes);
 }
 
-/* The next entry of records 5 and 6: @fixed bytes, then as many as its word number fixed / 8 - 1 says, padded. */
+/* The next entry of records 5 and 6: @fixed bytes, the last 8 of which say how many follow, padded. */
 static const uint8_t *next_entry(const struct record *rec, uint64_t *at, unsigned fixed, uint64_t *ret_len)
 {
 	const uint8_t *e = rec->payload + *at;
@@ -247,7 +250,8 @@ static int add_region(struct parse *p, const uint8_t *e, uint64_t len, char **na
 		return bad(p, CIS_TAG_REGIONS, "a name is too long or not clean UTF-8");
 	if (!r->bytes || r->offset < *end || r->offset > p->h->guest_bytes ||
 	    r->bytes > p->h->guest_bytes - r->offset || r->gpa + r->bytes < r->gpa)
-		return bad(p, CIS_TAG_REGIONS, "a region is empty, overlaps, does not ascend or lies outside");
+		return bad(p, CIS_TAG_REGIONS,
+			   "a region is empty, overlaps, does not ascend or lies outside");
 	*end = r->offset + r->bytes;
 	memcpy(*names, e + 32, len);
 	(*names)[len] = '\0';
@@ -255,7 +259,7 @@ static int add_region(struct parse *p, const uint8_t *e, uint64_t len, char **na
 	return 0;
 }
 
-/* One allocation: the table, then the names.  An entry takes 32 bytes and its name in the file, so both are bounded. */
+/* One allocation: the table, then the names.  Both are bounded by what they take in the file. */
 static int parse_regions(struct parse *p)
 {
 	const struct record *rec = &p->rec[CIS_TAG_REGIONS];
@@ -272,7 +276,8 @@ static int parse_regions(struct parse *p)
 
 	while (at < rec->bytes) {
 		const uint8_t *e = next_entry(rec, &at, 32, &len);
-		int rc = e ? add_region(p, e, len, &names, &end) : bad(p, CIS_TAG_REGIONS, "an entry is cut off");
+		int rc = e ? add_region(p, e, len, &names, &end)
+			   : bad(p, CIS_TAG_REGIONS, "an entry is cut off");
 
 		if (rc)
 			return rc;
@@ -349,7 +354,8 @@ static int parse_touched(struct parse *p)
 	for (uint64_t i = 0; i < nr; i++) {
 		pgno[i] = le32toh(pgno[i]);
 		if (pgno[i] >= p->h->nr_pages || (i && pgno[i] <= pgno[i - 1]))
-			return bad(p, CIS_TAG_TOUCHED, "a page in it lies beyond the last one or does not ascend");
+			return bad(p, CIS_TAG_TOUCHED,
+				   "a page in it lies beyond the last one or does not ascend");
 		if (cis_bit_test(p->meta.hot, pgno[i]) || cis_bit_test(p->meta.cold, pgno[i]))
 			return bad(p, CIS_TAG_TOUCHED, "a page in it has a chunk");
 	}
@@ -366,12 +372,13 @@ static size_t memory_of(const struct parse *p)
 	       m->nr_regions * sizeof(*m->regions);
 }
 
-int cis_meta_parse(const char *path, const struct cis_header *h, void *buf, struct cis_meta *ret, struct cis_error *err)
+int cis_meta_parse(const char *path, const struct cis_header *h, void *buf, struct cis_meta *ret,
+		   struct cis_error *err)
 {
 	struct parse p = { .path = path, .h = h, .err = err, .meta.buf = buf };
-	int (*const steps[])(struct parse *) = { find_records, parse_classes, parse_hot_order, parse_same_words,
-						 parse_chunks, parse_regions, parse_params, parse_provenance,
-						 parse_touched };
+	int (*const steps[])(struct parse *) = { find_records,	   parse_classes,    parse_hot_order,
+						 parse_same_words, parse_chunks,     parse_regions,
+						 parse_params,	   parse_provenance, parse_touched };
 	int rc = 0;
 
 	for (unsigned i = 0; i < sizeof(steps) / sizeof(steps[0]) && !rc; i++)

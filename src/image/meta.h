@@ -46,7 +46,9 @@ int cis_meta_parse(const char *path, const struct cis_header *h, void *buf, stru
 		   struct cis_error *err);
 void cis_meta_fini(struct cis_meta *meta);
 
-/** cis_text_ok() - UTF-8 (no overlong forms, no surrogates) without control characters but those in @allowed? */
+/**
+ * cis_text_ok() - UTF-8 (no overlong forms, no surrogates) without control characters but those in @allowed?
+ */
 bool cis_text_ok(const char *text, size_t len, const char *allowed);
 
 #endif

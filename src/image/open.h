@@ -22,8 +22,8 @@ struct cis_image {
  * -1: any number.  Compared before a parent is looked for, so a chain in a
  * hostile folder ends after 8.
  */
-int cis_image_open_depth(const char *path, const struct cis_image_dirs *dirs, int depth, struct cis_image **ret,
-			 struct cis_error *err);
+int cis_image_open_depth(const char *path, const struct cis_image_dirs *dirs, int depth,
+			 struct cis_image **ret, struct cis_error *err);
 
 /**
  * cis_parent_open() - find the parent of @img by id and open it

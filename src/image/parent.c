@@ -102,7 +102,8 @@ int cis_parent_open(const struct cis_image *img, const struct cis_image_dirs *di
 		return cis_fail(err, -rc, "%s: looking for its parent: %s", img->path, strerror(-rc));
 	cis_hex_print(img->h.parent_id, CIS_IMAGE_ID_BYTES, id);
 	if (!s.first.code)
-		return cis_fail(err, ENOLINK, "%s: its parent %s is not in its folder nor in the image directories",
+		return cis_fail(err, ENOLINK,
+				"%s: its parent %s is not in its folder nor in the image directories",
 				img->path, id);
 	if (err)
 		*err = s.first;

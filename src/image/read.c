@@ -6,16 +6,16 @@
 #include "image/file.h"
 #include "image/open.h"
 
-static int bad_chunk(const struct cis_image *img, uint64_t chunk, const struct cis_chunk_loc *loc, const char *what,
-		     struct cis_error *err)
+static int bad_chunk(const struct cis_image *img, uint64_t chunk, const struct cis_chunk_loc *loc,
+		     const char *what, struct cis_error *err)
 {
 	return cis_fail(err, EBADMSG, "%s: chunk %llu (bytes %llu .. %llu, codec %s): %s", img->path,
 			(unsigned long long)chunk, (unsigned long long)loc->off,
 			(unsigned long long)(loc->off + loc->stored_bytes), cis_codec_name(loc->codec), what);
 }
 
-int cis_image_unpack(const struct cis_image *img, struct cis_decoder *dec, uint64_t chunk, const void *stored, void *raw,
-		     struct cis_error *err)
+int cis_image_unpack(const struct cis_image *img, struct cis_decoder *dec, uint64_t chunk, const void *stored,
+		     void *raw, struct cis_error *err)
 {
 	struct cis_chunk_loc loc;
 
@@ -43,7 +43,7 @@ int cis_image_decode(const struct cis_image *img, struct cis_decoder *dec, uint6
 	return rc ? rc : cis_image_check(img, chunk, raw, err);
 }
 
-/* One image of the chain: the last chunk of each section, decoded, as pages by number alternate between the two. */
+/* One image of the chain, with the last chunk of each section: pages by number alternate between the two. */
 struct level {
 	struct cis_decoder *dec;
 	uint8_t *stored;
@@ -172,8 +172,10 @@ int cis_image_read_state(const struct cis_image *img, void **ret, size_t *ret_le
 	int rc = cis_file_read(img->fd, img->path, buf, state->bytes, state->off, err);
 
 	if (!rc && cis_crc64(0, buf, state->bytes) != state->crc)
-		rc = cis_fail(err, EBADMSG, "%s: bytes %llu .. %llu: the state blob is damaged: state_crc (format 3)",
-			      img->path, (unsigned long long)state->off, (unsigned long long)(state->off + state->bytes));
+		rc = cis_fail(err, EBADMSG,
+			      "%s: bytes %llu .. %llu: the state blob is damaged: state_crc (format 3)",
+			      img->path, (unsigned long long)state->off,
+			      (unsigned long long)(state->off + state->bytes));
 	if (rc) {
 		free(buf);
 		return rc;

@@ -128,7 +128,8 @@ int cis_ring_flush(struct cis_ring *ring)
 {
 	int rc = 0;
 
-	if (ring->filled - ring->written < ring->nr_slots && ring->slots[ring->filled % ring->nr_slots].raw_len)
+	if (ring->filled - ring->written < ring->nr_slots &&
+	    ring->slots[ring->filled % ring->nr_slots].raw_len)
 		submit(ring, &ring->slots[ring->filled % ring->nr_slots]);
 	while (!rc && ring->written < ring->filled)
 		rc = retire(ring);
@@ -158,7 +159,8 @@ static int create_encoders(struct cis_ring *ring, struct cis_error *err)
 	if (!ring->encoders)
 		return cis_fail(err, ENOMEM, "no memory for encoders");
 	for (unsigned i = 0; i < o->workers && !rc; i++)
-		rc = cis_encoder_create(o->codec, o->level, o->chunk_bytes, o->params, &ring->encoders[i], err);
+		rc = cis_encoder_create(o->codec, o->level, o->chunk_bytes, o->params, &ring->encoders[i],
+					err);
 	return rc;
 }
 

@@ -86,7 +86,8 @@ static int learn(struct cis_writer *w, enum cis_codec codec, struct samples *s)
 	rc = read_samples(w, step, s);
 	if (rc)
 		return rc;
-	return s->nr ? cis_codec_train(codec, s->bytes, s->sizes, s->nr, w->o.level, &w->params, w->err) : -ENODATA;
+	return s->nr ? cis_codec_train(codec, s->bytes, s->sizes, s->nr, w->o.level, &w->params, w->err)
+		     : -ENODATA;
 }
 
 int cis_writer_train(struct cis_writer *w, enum cis_codec *ret_codec)
@@ -100,7 +101,8 @@ int cis_writer_train(struct cis_writer *w, enum cis_codec *ret_codec)
 		return 0;
 	s.bytes = malloc(SAMPLE_BYTES);
 	s.sizes = calloc(SAMPLES_MAX, sizeof(*s.sizes));
-	rc = s.bytes && s.sizes ? learn(w, codec, &s) : cis_fail(w->err, ENOMEM, "%s: no memory to train", w->out.path);
+	rc = s.bytes && s.sizes ? learn(w, codec, &s)
+				: cis_fail(w->err, ENOMEM, "%s: no memory to train", w->out.path);
 	free(s.bytes);
 	free(s.sizes);
 	if (rc != -ENODATA)

@@ -41,8 +41,8 @@ static uint64_t next_content(const struct cis_image *img, uint64_t pgno)
 	return img->h.nr_pages;
 }
 
-static int image_next_data(struct cis_image_source *src, uint64_t from, uint64_t *ret_start, uint64_t *ret_end,
-			   struct cis_error *err)
+static int image_next_data(struct cis_image_source *src, uint64_t from, uint64_t *ret_start,
+			   uint64_t *ret_end, struct cis_error *err)
 {
 	const struct cis_image *img = image_of(src)->img;
 	unsigned shift = img->h.page_shift;
@@ -60,7 +60,8 @@ static int image_next_data(struct cis_image_source *src, uint64_t from, uint64_t
 	return 0;
 }
 
-static int image_read(struct cis_image_source *src, uint64_t off, void *buf, size_t len, struct cis_error *err)
+static int image_read(struct cis_image_source *src, uint64_t off, void *buf, size_t len,
+		      struct cis_error *err)
 {
 	struct from_image *f = image_of(src);
 	size_t page = (size_t)1 << f->img->h.page_shift;

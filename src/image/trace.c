@@ -22,16 +22,17 @@ static int bad(const char *path, const char *what, struct cis_error *err)
 	return cis_fail(err, EBADMSG, "%s: %s (format 9)", path, what);
 }
 
-static int check_head(const char *path, const uint8_t *b, size_t len, uint64_t file_bytes, struct cis_trace *t,
-		      struct cis_error *err)
+static int check_head(const char *path, const uint8_t *b, size_t len, uint64_t file_bytes,
+		      struct cis_trace *t, struct cis_error *err)
 {
 	if (len < sizeof(magic) || memcmp(b, magic, sizeof(magic)))
-		return cis_fail(err, EMEDIUMTYPE, "%s: not a trace file: no magic at its start (format 9)", path);
+		return cis_fail(err, EMEDIUMTYPE, "%s: not a trace file: no magic at its start (format 9)",
+				path);
 	if (len < HEAD_BYTES)
 		return bad(path, "truncated", err);
 	if (cis_le32(b + 8) != 1)
-		return cis_fail(err, EPROTONOSUPPORT, "%s: trace version %u: this program reads 1 (format 9)", path,
-				cis_le32(b + 8));
+		return cis_fail(err, EPROTONOSUPPORT, "%s: trace version %u: this program reads 1 (format 9)",
+				path, cis_le32(b + 8));
 	t->page_shift = cis_le32(b + 12);
 	t->guest_bytes = cis_le64(b + 16);
 	memcpy(t->image_id, b + 24, sizeof(t->image_id));
@@ -47,7 +48,7 @@ static int check_head(const char *path, const uint8_t *b, size_t len, uint64_t f
 	return 0;
 }
 
-/* Bounded by the guest, whose size a hostile file chooses; so a small table of what the file has, sorted, it is. */
+/* By sorting: a bitmap would be as large as the guest that a hostile file claims. */
 static int compare(const void *a, const void *b)
 {
 	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
@@ -62,7 +63,8 @@ static int check_entries(const char *path, const struct cis_trace *t, struct cis
 	int rc = 0;
 
 	if (!sorted)
-		return cis_fail(err, ENOMEM, "%s: no memory for %llu entries", path, (unsigned long long)t->nr);
+		return cis_fail(err, ENOMEM, "%s: no memory for %llu entries", path,
+				(unsigned long long)t->nr);
 	memcpy(sorted, t->pgno, t->nr * 4);
 	qsort(sorted, t->nr, 4, compare);
 	for (uint64_t i = 1; i < t->nr && !rc; i++)
@@ -74,12 +76,14 @@ static int check_entries(const char *path, const struct cis_trace *t, struct cis
 	return rc;
 }
 
-static int load_entries(int fd, const char *path, const uint8_t *head, struct cis_trace *t, struct cis_error *err)
+static int load_entries(int fd, const char *path, const uint8_t *head, struct cis_trace *t,
+			struct cis_error *err)
 {
 	uint8_t *buf = malloc(t->nr * 4 + TAIL_BYTES);
 
 	if (!buf)
-		return cis_fail(err, ENOMEM, "%s: no memory for %llu entries", path, (unsigned long long)t->nr);
+		return cis_fail(err, ENOMEM, "%s: no memory for %llu entries", path,
+				(unsigned long long)t->nr);
 	t->pgno = (uint32_t *)buf;
 	int rc = cis_file_read(fd, path, buf, t->nr * 4 + TAIL_BYTES, HEAD_BYTES, err);
 
@@ -133,7 +137,8 @@ int cis_trace_save(const char *path, const struct cis_trace *trace, struct cis_e
 	uint8_t *buf = malloc(len);
 
 	if (!buf)
-		return cis_fail(err, ENOMEM, "%s: no memory for %llu entries", path, (unsigned long long)trace->nr);
+		return cis_fail(err, ENOMEM, "%s: no memory for %llu entries", path,
+				(unsigned long long)trace->nr);
 	put_head(trace, buf);
 	for (uint64_t i = 0; i < trace->nr; i++)
 		cis_put_le32(buf + HEAD_BYTES + 4 * i, trace->pgno[i]);

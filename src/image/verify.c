@@ -37,8 +37,9 @@ static int bad_crc(struct verify *v, const struct cis_part *part, const char *wh
 			(unsigned long long)part->off, (unsigned long long)(part->off + part->bytes), what);
 }
 
-/* As many whole chunks as the buffer takes are read at once.  The chunk says more than the section, so it goes first. */
-static int verify_section(struct verify *v, const struct cis_part *part, uint64_t chunk, uint64_t end, const char *what)
+/* Reads as many whole chunks as fit.  A chunk's checksum says more than the section's, so it goes first. */
+static int verify_section(struct verify *v, const struct cis_part *part, uint64_t chunk, uint64_t end,
+			  const char *what)
 {
 	uint64_t at = part->off, crc = 0;
 	struct cis_chunk_loc loc;
@@ -92,8 +93,9 @@ static int verify_fill(struct verify *v, const struct cis_part *part)
 
 	for (size_t i = 0; !rc && i < len; i++)
 		if (v->buf[i])
-			rc = cis_fail(v->err, EBADMSG, "%s: byte %llu: not zero, but fills up a part (format 2)",
-				      v->img->path, (unsigned long long)(from + i));
+			rc = cis_fail(v->err, EBADMSG,
+				      "%s: byte %llu: not zero, but fills up a part (format 2)", v->img->path,
+				      (unsigned long long)(from + i));
 	return rc;
 }
 
@@ -118,7 +120,9 @@ int cis_image_verify(struct cis_image *img, void (*progress)(uint64_t, uint64_t,
 {
 	const struct cis_part *const parts[] = { &img->h.hot, &img->h.cold, &img->h.state };
 	size_t chunk = (size_t)1 << img->h.chunk_shift;
-	struct verify v = { .img = img, .buf_bytes = CIS_PART_ALIGN, .progress = progress, .ctx = ctx, .err = err };
+	struct verify v = {
+		.img = img, .buf_bytes = CIS_PART_ALIGN, .progress = progress, .ctx = ctx, .err = err
+	};
 	int rc;
 
 	for (unsigned i = 0; i < 3; i++)

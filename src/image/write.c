@@ -10,7 +10,7 @@
 #include "image/writer.h"
 
 #define PENDING_BYTES ((size_t)1 << 20)
-#define PIECE_BYTES   ((size_t)1 << 20) /* fits the second-level cache, so that a page is read from memory once */
+#define PIECE_BYTES   ((size_t)1 << 20) /* fits the second-level cache: memory is read once */
 #define WORKERS_MAX   256
 
 void *cis_array_add(struct cis_array *array)
@@ -41,8 +41,8 @@ static int no_memory(struct cis_writer *w)
 
 static int flush_pending(struct cis_writer *w)
 {
-	int rc = cis_newfile_write(&w->out, w->pending, w->nr_pending, w->part->off + w->part->bytes - w->nr_pending,
-				   w->err);
+	int rc = cis_newfile_write(&w->out, w->pending, w->nr_pending,
+				   w->part->off + w->part->bytes - w->nr_pending, w->err);
 
 	w->nr_pending = 0;
 	return rc;
@@ -76,7 +76,8 @@ static int take_chunk(void *ctx, const struct cis_stored_chunk *chunk)
 		int rc = flush_pending(w);
 
 		if (!rc)
-			rc = cis_newfile_write(&w->out, chunk->bytes, chunk->len, w->part->off + w->part->bytes, w->err);
+			rc = cis_newfile_write(&w->out, chunk->bytes, chunk->len,
+					       w->part->off + w->part->bytes, w->err);
 		w->part->bytes += chunk->len;
 		return rc ? rc : check_length(w, w->part->off + w->part->bytes);
 	}
@@ -120,8 +121,8 @@ static int write_rest(struct cis_writer *w)
 	if (!rc)
 		rc = cis_newfile_write(&w->out, header, sizeof(header), 0, w->err);
 	if (!rc && ftruncate(w->out.fd, (off_t)file_bytes))
-		rc = cis_fail(w->err, errno, "%s: to %llu bytes: %s", w->out.path, (unsigned long long)file_bytes,
-			      strerror(errno));
+		rc = cis_fail(w->err, errno, "%s: to %llu bytes: %s", w->out.path,
+			      (unsigned long long)file_bytes, strerror(errno));
 	free(meta);
 	return rc;
 }
@@ -134,8 +135,13 @@ static int write_all(struct cis_writer *w)
 	if (rc)
 		return rc;
 	struct cis_ring_opts ring = {
-		.codec = codec, .level = w->o.level, .chunk_bytes = (size_t)1 << w->h.chunk_shift, .params = w->params,
-		.workers = w->o.workers, .sink = take_chunk, .ctx = w,
+		.codec = codec,
+		.level = w->o.level,
+		.chunk_bytes = (size_t)1 << w->h.chunk_shift,
+		.params = w->params,
+		.workers = w->o.workers,
+		.sink = take_chunk,
+		.ctx = w,
 	};
 
 	rc = cis_ring_create(&ring, &w->ring, w->err);
@@ -161,14 +167,16 @@ static int check_options(const struct cis_write_opts *o, uint64_t guest_bytes, s
 	if (!o->parent && (o->holes_inherit || o->compare))
 		return cis_fail(err, EINVAL, "inherit or compare, but there is no parent");
 	if (o->state_bytes > CIS_STATE_BYTES_MAX)
-		return cis_fail(err, EFBIG, "a state of %zu bytes: more than 2^30 (format 3)", o->state_bytes);
+		return cis_fail(err, EFBIG, "a state of %zu bytes: more than 2^30 (format 3)",
+				o->state_bytes);
 	if (!guest_bytes || guest_bytes > CIS_GUEST_BYTES_MAX)
 		return cis_fail(err, EFBIG, "a guest of %llu bytes: not 1 .. 2^44 (format 3)",
 				(unsigned long long)guest_bytes);
 	return 0;
 }
 
-static int check_parent(const struct cis_write_opts *o, uint64_t guest_bytes, const char *path, struct cis_error *err)
+static int check_parent(const struct cis_write_opts *o, uint64_t guest_bytes, const char *path,
+			struct cis_error *err)
 {
 	struct stat parent, target;
 
@@ -177,17 +185,18 @@ static int check_parent(const struct cis_write_opts *o, uint64_t guest_bytes, co
 	const struct cis_image_info *info = cis_image_info(o->parent);
 
 	if (info->page_shift != o->page_shift)
-		return cis_fail(err, ERANGE, "%s: pages of 2^%u bytes, but 2^%u asked for (format 7)", info->path,
-				info->page_shift, o->page_shift);
+		return cis_fail(err, ERANGE, "%s: pages of 2^%u bytes, but 2^%u asked for (format 7)",
+				info->path, info->page_shift, o->page_shift);
 	if (info->guest_bytes > guest_bytes)
-		return cis_fail(err, ERANGE, "%s: the parent has %llu bytes, the source only %llu (format 7)", info->path,
-				(unsigned long long)info->guest_bytes, (unsigned long long)guest_bytes);
+		return cis_fail(err, ERANGE, "%s: the parent has %llu bytes, the source only %llu (format 7)",
+				info->path, (unsigned long long)info->guest_bytes,
+				(unsigned long long)guest_bytes);
 	if (info->depth >= CIS_IMAGE_DEPTH_MAX)
-		return cis_fail(err, ELOOP, "%s: has %u parents already: flatten it first (format 7)", info->path,
-				info->depth);
+		return cis_fail(err, ELOOP, "%s: has %u parents already: flatten it first (format 7)",
+				info->path, info->depth);
 	for (struct cis_image *up = o->parent; up; up = cis_image_info(up)->parent)
-		if (!fstat(cis_image_fd(up), &parent) && !stat(path, &target) && parent.st_dev == target.st_dev &&
-		    parent.st_ino == target.st_ino)
+		if (!fstat(cis_image_fd(up), &parent) && !stat(path, &target) &&
+		    parent.st_dev == target.st_dev && parent.st_ino == target.st_ino)
 			return cis_fail(err, EINVAL, "%s: is a parent of what would replace it", path);
 	return 0;
 }

@@ -1,4 +1,7 @@
-/* Making images.  Streams: memory use does not depend on the guest's size, but for half a byte a page of metadata. */
+/*
+ * Making images.  Streams: memory use does not depend on the guest's size, but for half a byte a page of
+ * metadata.
+ */
 #ifndef CIS_IMAGE_WRITE_H
 #define CIS_IMAGE_WRITE_H
 
@@ -6,8 +9,9 @@
 #include "image/source.h"
 
 /*
- * Each run of contiguous pages is one call to the kernel when it is installed, and real working sets sorted within windows of
- * 4 MiB have a third to a half fewer runs than in the order of first touch.  What is touched early still comes early.
+ * Each run of contiguous pages is one call to the kernel when it is installed, and real working sets sorted
+ * within windows of 4 MiB have a third to a half fewer runs than in the order of first touch.  What is
+ * touched early still comes early.
  */
 #define CIS_HOT_WINDOW 1024u
 
@@ -74,8 +78,8 @@ int cis_image_write(const char *path, struct cis_image_source *src, const struct
  *
  * Byte for byte what was imported.  Written beside, synced and renamed.
  */
-int cis_image_export(struct cis_image *img, const char *path, void (*progress)(uint64_t, uint64_t, void *), void *ctx,
-		     struct cis_error *err);
+int cis_image_export(struct cis_image *img, const char *path, void (*progress)(uint64_t, uint64_t, void *),
+		     void *ctx, struct cis_error *err);
 
 /**
  * cis_image_verify() - read and check every byte of an image: sections, chunks, fill bytes, state

@@ -61,16 +61,16 @@ struct cis_writer {
 /** cis_array_add() - room for one more, uninitialised.  Return: the item or NULL without memory. */
 void *cis_array_add(struct cis_array *array);
 
-/** cis_writer_next_data() - as the source's, and remembers.  Return: 0, -ENXIO or what the source returned. */
+/** cis_writer_next_data() - as the source's, and remembers.  Return: 0, -ENXIO or the source's. */
 int cis_writer_next_data(struct cis_writer *w, uint64_t from, uint64_t *ret_start, uint64_t *ret_end);
 
-/** cis_writer_train() - learn w->params when the codec needs some.  Too little to learn from: the plain codec it is. */
+/** cis_writer_train() - learn w->params, when needed.  Too little to learn from: the plain codec it is. */
 int cis_writer_train(struct cis_writer *w, enum cis_codec *ret_codec);
 
 /** cis_writer_hot() - put the hot section's pages into the ring, in the given order. */
 int cis_writer_hot(struct cis_writer *w);
 
-/** cis_writer_cold() - classify all other pages in address order; those with content of their own go into the ring. */
+/** cis_writer_cold() - classify all other pages in address order; the cold ones go into the ring. */
 int cis_writer_cold(struct cis_writer *w);
 
 /**

@@ -39,8 +39,8 @@ static struct guest *guest_of(struct cis_image_source *src)
 	return (struct guest *)src;
 }
 
-static int guest_next_data(struct cis_image_source *src, uint64_t from, uint64_t *ret_start, uint64_t *ret_end,
-			   struct cis_error *err)
+static int guest_next_data(struct cis_image_source *src, uint64_t from, uint64_t *ret_start,
+			   uint64_t *ret_end, struct cis_error *err)
 {
 	const uint8_t *present = guest_of(src)->present;
 	uint64_t nr = (src->guest_bytes + PAGE - 1) / PAGE, first = from / PAGE, end;
@@ -56,7 +56,8 @@ static int guest_next_data(struct cis_image_source *src, uint64_t from, uint64_t
 	return 0;
 }
 
-static int guest_read(struct cis_image_source *src, uint64_t off, void *buf, size_t len, struct cis_error *err)
+static int guest_read(struct cis_image_source *src, uint64_t off, void *buf, size_t len,
+		      struct cis_error *err)
 {
 	memcpy(buf, guest_of(src)->mem + off, len);
 	return 0;
@@ -76,7 +77,8 @@ static uint64_t next_random(uint64_t *seed)
 /* Blocks as guests have them: zeros, one word, sparse, pointers, text, noise. */
 static void fill_block(uint8_t *block, unsigned kind, uint64_t *seed)
 {
-	static const char words[] = "the page fault handler reads a chunk of the image and verifies its checksum ";
+	static const char words[] =
+		"the page fault handler reads a chunk of the image and verifies its checksum ";
 	uint64_t *w = (uint64_t *)block, same = 0x0101010101010101u * (1 + next_random(seed) % 255);
 
 	memset(block, 0, PAGE);
@@ -129,27 +131,56 @@ static const uint32_t hot_small[] = { 7, 10, 8, 9, 4, 3, 0 }; /* 10 and 0 are ze
 
 static const struct golden goldens[] = {
 	{ "raw", 50 * PAGE, 1, { .codec = CIS_CODEC_RAW, .chunk_shift = 12, HOT }, NULL, 0 },
-	{ "mask", 50 * PAGE - 100, 2, { .codec = CIS_CODEC_MASK, HOT, .state = "a state blob", .state_bytes = 12,
-					.producer = "golden" }, NULL, 1 },
+	{ "mask",
+	  50 * PAGE - 100,
+	  2,
+	  { .codec = CIS_CODEC_MASK, HOT, .state = "a state blob", .state_bytes = 12, .producer = "golden" },
+	  NULL,
+	  1 },
 	{ "lz4", 50 * PAGE, 3, { .codec = CIS_CODEC_LZ4, .chunk_shift = 13, HOT }, NULL, 0 },
 	{ "zstd", 50 * PAGE, 4, { .codec = CIS_CODEC_ZSTD, HOT }, NULL, 0 },
 	{ "zstd-dict", 150 * PAGE, 5, { .codec = CIS_CODEC_ZSTD_DICT, .chunk_shift = 12 }, NULL, 0 },
 	{ "deflate", 50 * PAGE, 6, { .codec = CIS_CODEC_DEFLATE, HOT }, NULL, 0 },
-	{ "deflate-canned", 100 * PAGE, 7, { .codec = CIS_CODEC_DEFLATE_CANNED, .chunk_shift = 12 }, NULL, 0 },
-	{ "small", 12 * PAGE, 17, { .codec = CIS_CODEC_MASK, .chunk_shift = 13, .hot = hot_small, .nr_hot = 7,
-				   .state = "state", .state_bytes = 5, .producer = "golden" }, NULL, 1 },
+	{ "deflate-canned",
+	  100 * PAGE,
+	  7,
+	  { .codec = CIS_CODEC_DEFLATE_CANNED, .chunk_shift = 12 },
+	  NULL,
+	  0 },
+	{ "small",
+	  12 * PAGE,
+	  17,
+	  { .codec = CIS_CODEC_MASK,
+	    .chunk_shift = 13,
+	    .hot = hot_small,
+	    .nr_hot = 7,
+	    .state = "state",
+	    .state_bytes = 5,
+	    .producer = "golden" },
+	  NULL,
+	  1 },
 	{ "tiny", 1, 8, { .codec = CIS_CODEC_MASK, .chunk_shift = 21 }, NULL, 0 },
 	{ "zeros", 1 << 20, 0, { .codec = CIS_CODEC_MASK }, NULL, 0 },
-	{ "huge-pages", 1100 * PAGE, 9, { .codec = CIS_CODEC_ZSTD, .page_shift = 21, .hot = hot_huge, .nr_hot = 2 },
-	  NULL, 0 },
+	{ "huge-pages",
+	  1100 * PAGE,
+	  9,
+	  { .codec = CIS_CODEC_ZSTD, .page_shift = 21, .hot = hot_huge, .nr_hot = 2 },
+	  NULL,
+	  0 },
 	{ "child", 60 * PAGE, 10, { .codec = CIS_CODEC_LZ4, .holes_inherit = 1 }, "raw", 0 },
-	{ "grandchild", 60 * PAGE, 11, { .codec = CIS_CODEC_MASK, .holes_inherit = 1, .compare = 1, HOT }, "child", 0 },
+	{ "grandchild",
+	  60 * PAGE,
+	  11,
+	  { .codec = CIS_CODEC_MASK, .holes_inherit = 1, .compare = 1, HOT },
+	  "child",
+	  0 },
 };
 
 static int make_one(const char *dir, const struct golden *want, struct cis_error *err)
 {
-	static const struct cis_region_entry regions[] = { { 0, 0, 8 * PAGE, "pc.ram" },
-							   { 8 * PAGE, 0x100000000, 4 * PAGE, "pc.ram-high" } };
+	static const struct cis_region_entry regions[] = {
+		{ 0, 0, 8 * PAGE, "pc.ram" }, { 8 * PAGE, 0x100000000, 4 * PAGE, "pc.ram-high" }
+	};
 	struct cis_write_opts opts = want->opts;
 	char path[400], parent[400];
 	uint8_t present[60] = { 0 };
@@ -216,16 +247,18 @@ static void print_facts(const struct cis_image *img, const void *state, size_t s
 	cis_hex_print(i->parent_id, 32, parent);
 	printf("{\"id\": \"%s\", \"parent\": ", id);
 	printf(i->parent ? "\"%s\"" : "null", parent);
-	printf(", \"depth\": %u, \"guest_bytes\": %llu, \"page_shift\": %u, \"chunk_shift\": %u, \"codec\": %u", i->depth,
-	       (unsigned long long)i->guest_bytes, i->page_shift, i->chunk_shift, i->codec);
+	printf(", \"depth\": %u, \"guest_bytes\": %llu, \"page_shift\": %u, \"chunk_shift\": %u, \"codec\": "
+	       "%u",
+	       i->depth, (unsigned long long)i->guest_bytes, i->page_shift, i->chunk_shift, i->codec);
 	printf(", \"touched\": [");
 	for (uint64_t k = 0; k < i->nr_touched; k++)
 		printf("%s%llu", k ? ", " : "", (unsigned long long)cis_image_touched(img, k));
 	printf("], \"hot_order\": [");
 	for (uint64_t k = 0; k < i->nr_hot; k++)
 		printf("%s%llu", k ? ", " : "", (unsigned long long)cis_image_hot_page(img, k));
-	printf("], \"cold\": %llu, \"same\": %llu, \"inherit\": %llu, \"regions\": [", (unsigned long long)i->nr_cold,
-	       (unsigned long long)i->nr_same, (unsigned long long)i->nr_inherit);
+	printf("], \"cold\": %llu, \"same\": %llu, \"inherit\": %llu, \"regions\": [",
+	       (unsigned long long)i->nr_cold, (unsigned long long)i->nr_same,
+	       (unsigned long long)i->nr_inherit);
 	for (size_t k = 0; k < i->nr_regions; k++) {
 		const struct cis_region_entry *r = &i->regions[k];
 

@@ -14,7 +14,9 @@ static void write_parent(struct cis_write_opts opts)
 		fail_msg("%s", err.text);
 }
 
-/* A diff file: only blocks of 4 KiB that are written, every 7th; the blocks of zeros among them are no holes. */
+/*
+ * A diff file: only blocks of 4 KiB that are written, every 7th; the blocks of zeros among them are no holes.
+ */
 static void write_diff(const char *path, size_t nr)
 {
 	static const uint8_t zeros[PAGE];
@@ -46,12 +48,15 @@ static void a_diff_inherits_its_holes(void **state)
 	static const uint32_t hot[] = { 10, 500, 501, 502, 3, 17 };
 
 	for (unsigned shift = 12; shift <= 21; shift += 9) {
-		struct cis_write_opts opts = { .page_shift = shift, .codec = CIS_CODEC_LZ4, .hot = hot, .nr_hot = 6 };
+		struct cis_write_opts opts = {
+			.page_shift = shift, .codec = CIS_CODEC_LZ4, .hot = hot, .nr_hot = 6
+		};
 
 		mem = image_memory(NR, shift);
 		write_parent(opts);
 		struct cis_image *parent = image_open(image_path("parent"));
-		struct cis_image *child = child_of_diff(parent, (struct cis_write_opts){ .page_shift = shift });
+		struct cis_image *child =
+			child_of_diff(parent, (struct cis_write_opts){ .page_shift = shift });
 		const struct cis_image_info *info = cis_image_info(child), *up = cis_image_info(parent);
 
 		image_same_content(child, mem, NR * PAGE);
@@ -60,7 +65,8 @@ static void a_diff_inherits_its_holes(void **state)
 		for (uint64_t i = 0; shift == 12 && i < NR; i++) {
 			bool written = i % 7 == 3, hot_again = cis_image_class(child, i) == CIS_CLASS_HOT;
 
-			assert_int_equal(cis_image_class(child, i) == CIS_CLASS_INHERIT, !written && !hot_again);
+			assert_int_equal(cis_image_class(child, i) == CIS_CLASS_INHERIT,
+					 !written && !hot_again);
 			if (written && i % 5 == 0) /* explicit, whatever the parent has */
 				assert_int_equal(cis_image_class(child, i), CIS_CLASS_ZERO);
 		}
@@ -125,7 +131,8 @@ static void a_guest_may_grow_but_not_shrink(void **state)
 	mem = image_memory(NR + 50, 8);
 	image_write_file(image_path("mem"), mem, NR * PAGE - 1000, true);
 	memset(mem + NR * PAGE - 1000, 0, 1000);
-	assert_int_equal(image_create(image_path("mem"), image_path("parent"), (struct cis_write_opts){ 0 }, &err), 0);
+	assert_int_equal(
+		image_create(image_path("mem"), image_path("parent"), (struct cis_write_opts){ 0 }, &err), 0);
 	struct cis_image *parent = image_open(image_path("parent"));
 	struct cis_write_opts opts = { .parent = parent, .holes_inherit = 1 };
 
@@ -155,7 +162,9 @@ static void a_chain_has_at_most_eight_parents(void **state)
 	struct cis_image *img = image_open(image_path("parent"));
 
 	for (unsigned depth = 1; depth <= 8; depth++) {
-		struct cis_write_opts opts = { .parent = img, .holes_inherit = 1, .codec = depth % 2 ? CIS_CODEC_LZ4 : 0 };
+		struct cis_write_opts opts = { .parent = img,
+					       .holes_inherit = 1,
+					       .codec = depth % 2 ? CIS_CODEC_LZ4 : 0 };
 
 		snprintf(name, sizeof(name), "child-%u", depth);
 		image_fill_page(mem + 13 * depth * PAGE, PAGE, 3, &(uint64_t){ depth });
@@ -226,7 +235,8 @@ static void a_parent_is_not_replaced_by_its_child(void **state)
 	struct cis_image *parent = image_open(image_path("parent"));
 
 	assert_int_equal(image_create(image_path("mem"), image_path("parent"),
-				      (struct cis_write_opts){ .parent = parent, .compare = 1 }, &err), -EINVAL);
+				      (struct cis_write_opts){ .parent = parent, .compare = 1 }, &err),
+			 -EINVAL);
 	cis_image_unref(parent);
 	free(mem);
 }

@@ -1,6 +1,6 @@
 /*
- * Any one bit of an image that is not as it was written is found by open or verify, and no page is ever read wrong: each
- * read gives the right bytes or an error.  The same for a file cut off anywhere.
+ * Any one bit of an image that is not as it was written is found by open or verify, and no page is ever read
+ * wrong: each read gives the right bytes or an error.  The same for a file cut off anywhere.
  */
 #include "image.h"
 
@@ -10,12 +10,20 @@
 
 static uint8_t *mem;
 
-/* Every part is there: hot, cold, same, zero, state, provenance.  Small, since each bit costs an open and a verify. */
+/*
+ * Every part is there: hot, cold, same, zero, state, provenance.  Small, since each bit costs an open and a
+ * verify.
+ */
 static size_t write_small(enum cis_codec codec)
 {
 	static const uint32_t hot[] = { 4, 2, 9 };
-	struct cis_write_opts opts = { .codec = codec, .chunk_shift = 13, .hot = hot, .nr_hot = 3, .state = "some state",
-				       .state_bytes = 10, .producer = "test" };
+	struct cis_write_opts opts = { .codec = codec,
+				       .chunk_shift = 13,
+				       .hot = hot,
+				       .nr_hot = 3,
+				       .state = "some state",
+				       .state_bytes = 10,
+				       .producer = "test" };
 	struct cis_error err = { 0 };
 	uint64_t seed = 99;
 	struct stat st;
@@ -54,7 +62,8 @@ static void no_page_is_wrong(struct cis_image *img)
 		if (rc)
 			assert_int_equal(err.code, -rc);
 		else
-			assert_false(memcmp(page, mem + i * PAGE, PAGE)); /* cmocka compares a byte at a time */
+			assert_false(
+				memcmp(page, mem + i * PAGE, PAGE)); /* cmocka compares a byte at a time */
 	}
 	cis_image_reader_destroy(r);
 }
@@ -95,7 +104,8 @@ static bool is_fill(const struct cis_image_info *i, size_t byte, size_t end)
 {
 	return (byte >= i->hot_off + i->hot_bytes && byte < i->cold_off) ||
 	       (byte >= i->cold_off + i->cold_bytes && byte < i->state_off) ||
-	       (byte >= i->state_off + i->state_bytes && byte < cis_align(i->state_off + i->state_bytes, PAGE)) ||
+	       (byte >= i->state_off + i->state_bytes &&
+		byte < cis_align(i->state_off + i->state_bytes, PAGE)) ||
 	       byte >= end;
 }
 
@@ -144,7 +154,9 @@ static void cut_off_anywhere(void **state)
 	size_t len = write_small(CIS_CODEC_LZ4), full;
 	uint8_t *bytes = image_read_file(image_path("img"), &full);
 
-	for (size_t cut = 0; cut < len; cut += cut % PAGE < 2 || cut % PAGE == PAGE - 1 ? 1 : cut % PAGE == 2 ? 1021 : 512) {
+	for (size_t cut = 0; cut < len; cut += cut % PAGE < 2 || cut % PAGE == PAGE - 1 ? 1
+					       : cut % PAGE == 2			? 1021
+											: 512) {
 		image_write_file(image_path("cut"), bytes, cut, false);
 		assert_true(refused(image_path("cut")));
 	}

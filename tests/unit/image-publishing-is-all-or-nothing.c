@@ -1,7 +1,9 @@
 /*
- * A write that fails at any point, or a writer that dies at any point, leaves the old file as it was and nothing beside it.
+ * A write that fails at any point, or a writer that dies at any point, leaves the old file as it was and
+ * nothing beside it.
  *
- * The limit of the size of files is what fails (the signal ignored) or kills (not ignored), at each 4 KiB in turn.
+ * The limit of the size of files is what fails (the signal ignored) or kills (not ignored), at each 4 KiB in
+ * turn.
  */
 #include "image.h"
 
@@ -54,7 +56,8 @@ static void prepare(void)
 	struct cis_error err = { 0 };
 
 	image_write_file(image_path("mem"), mem, NR * PAGE, false);
-	assert_int_equal(image_create(image_path("mem"), image_path("img"), (struct cis_write_opts){ 0 }, &err), 0);
+	assert_int_equal(
+		image_create(image_path("mem"), image_path("img"), (struct cis_write_opts){ 0 }, &err), 0);
 	old = image_read_file(image_path("img"), &old_len);
 	free(mem);
 }
@@ -62,7 +65,9 @@ static void prepare(void)
 static int write_it(struct cis_error *err)
 {
 	return image_create(image_path("mem"), image_path("img"),
-			    (struct cis_write_opts){ .codec = CIS_CODEC_LZ4, .workers = 2, .state = "x", .state_bytes = 1 }, err);
+			    (struct cis_write_opts){
+				    .codec = CIS_CODEC_LZ4, .workers = 2, .state = "x", .state_bytes = 1 },
+			    err);
 }
 
 static void failing_writes(void **state)
@@ -154,13 +159,17 @@ static void odd_targets(void **state)
 	struct stat st;
 
 	prepare();
-	assert_int_equal(image_create(image_path("mem"), image_folder, (struct cis_write_opts){ 0 }, &err), -EISDIR);
-	assert_int_equal(image_create(image_path("mem"), "/dev/null", (struct cis_write_opts){ 0 }, &err), -EINVAL);
+	assert_int_equal(image_create(image_path("mem"), image_folder, (struct cis_write_opts){ 0 }, &err),
+			 -EISDIR);
+	assert_int_equal(image_create(image_path("mem"), "/dev/null", (struct cis_write_opts){ 0 }, &err),
+			 -EINVAL);
 	assert_int_equal(stat("/dev/null", &st), 0);
 	assert_true(S_ISCHR(st.st_mode));
-	assert_int_equal(image_create(image_path("mem"), "/nowhere/img", (struct cis_write_opts){ 0 }, &err), -ENOENT);
+	assert_int_equal(image_create(image_path("mem"), "/nowhere/img", (struct cis_write_opts){ 0 }, &err),
+			 -ENOENT);
 	assert_int_equal(image_create(image_path("mem"), "", (struct cis_write_opts){ 0 }, &err), -EINVAL);
-	assert_int_equal(image_create(image_folder, image_path("img"), (struct cis_write_opts){ 0 }, &err), -EISDIR);
+	assert_int_equal(image_create(image_folder, image_path("img"), (struct cis_write_opts){ 0 }, &err),
+			 -EISDIR);
 	old_one_is_there(image_path("img"));
 	free(old);
 }

@@ -1,4 +1,7 @@
-/* Whatever the options, an image gives back the memory that it was made of; and the same options give the same file. */
+/*
+ * Whatever the options, an image gives back the memory that it was made of; and the same options give the
+ * same file.
+ */
 #include "image.h"
 
 static void matrix_of_options(void **state)
@@ -50,7 +53,10 @@ static void any_number_of_workers_gives_the_same_file(void **state)
 
 		if (codec == CIS_CODEC_SAME)
 			continue;
-		/* Level 1 of ISA-L 2.30 hashes the address of its own state, and now and then takes another match for it. */
+		/*
+		 * Level 1 of ISA-L 2.30 hashes the address of its own state, and now and then takes another
+		 * match for it.
+		 */
 		if (codec == CIS_CODEC_DEFLATE)
 			opts.level = 2;
 		assert_int_equal(image_create(image_path("mem"), image_path("img"), opts, &err), 0);
@@ -104,7 +110,9 @@ static void classes_are_as_recorded(void **state)
 
 static void state_and_producer_ride_along(void **state)
 {
-	struct cis_write_opts opts = { .state = "device state", .state_bytes = 12, .producer = "firecracker 1.13" };
+	struct cis_write_opts opts = { .state = "device state",
+				       .state_bytes = 12,
+				       .producer = "firecracker 1.13" };
 	uint8_t *mem = image_memory(3, 1);
 	struct cis_error err = { 0 };
 	size_t len;

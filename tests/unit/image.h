@@ -127,7 +127,8 @@ static inline uint8_t *image_read_file(const char *path, size_t *ret_len)
 }
 
 /** image_create() - cis_image_write() of a raw file. */
-static inline int image_create(const char *memory, const char *path, struct cis_write_opts opts, struct cis_error *err)
+static inline int image_create(const char *memory, const char *path, struct cis_write_opts opts,
+			       struct cis_error *err)
 {
 	struct cis_image_source *src;
 	int rc = cis_source_raw(memory, &src, err);
@@ -174,7 +175,8 @@ static inline void image_same_content(struct cis_image *img, const uint8_t *mem,
 	cis_image_reader_destroy(r);
 	free(buf);
 	free(want);
-	if (cis_image_verify(img, NULL, NULL, &err) || cis_image_export(img, image_path("export"), NULL, NULL, &err))
+	if (cis_image_verify(img, NULL, NULL, &err) ||
+	    cis_image_export(img, image_path("export"), NULL, NULL, &err))
 		fail_msg("%s", err.text);
 	uint8_t *back = image_read_file(image_path("export"), &got);
 
