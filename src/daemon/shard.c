@@ -116,8 +116,10 @@ static void job_done(void *arg)
 static void hand_out(struct cis_seat *seat)
 {
 	struct cis_shard *shard = seat->shard;
+	/* Before the guest runs, so many that each worker can read ahead; then few, since faults may wait for them. */
+	unsigned each = seat->told < CIS_FILL_HOT ? CIS_JOBS_A_WORKER : 1;
 
-	while (seat->jobs_out < cis_workers_nr(shard->workers) + JOBS_BESIDE) {
+	while (seat->jobs_out < cis_workers_nr(shard->workers) * each + JOBS_BESIDE) {
 		struct cis_work *work = malloc(sizeof(*work));
 		enum cis_job_class class = seat->told < CIS_FILL_HOT ? CIS_JOB_FILL : CIS_JOB_BACKGROUND;
 

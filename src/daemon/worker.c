@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "daemon/stores.h"
 
@@ -31,47 +32,76 @@ static struct cis_work *take(struct cis_workers *w)
 	return NULL;
 }
 
-static void run(struct cis_work *work, struct cis_scratch *scratch, struct cis_stores *stores)
-{
-	struct cis_store *store = cis_stores_of(stores, cis_fill_job_image(work->job), NULL);
+/** struct thread - what a worker has of its own; @job is in the order in which they were begun */
+struct thread {
+	struct cis_scratch *scratch;
+	struct cis_stores stores;
+	struct begun {
+		struct cis_work *work;
+		struct cis_store *store;
+	} job[CIS_JOBS_A_WORKER];
+	unsigned nr;
+	bool must_wait; /* the last one's bytes were not at hand */
+};
 
-	/* Without a store the job's first step fails and its pages go back to be asked for by faults, which report why. */
-	while (cis_fill_job_step(work->job, scratch, store))
+/* Bytes that are at hand are better decoded while they are in the cache than put behind others. */
+static bool wants_more(const struct thread *t)
+{
+	return !t->nr || (t->must_wait && t->nr < CIS_JOBS_A_WORKER);
+}
+
+static void begin(struct thread *t, struct cis_work *work)
+{
+	/* Without a store the job fails and its pages go back to be asked for by faults, which report why. */
+	struct begun b = { work, cis_stores_of(&t->stores, cis_fill_job_image(work->job), NULL) };
+
+	t->must_wait = !cis_fill_job_begin(work->job, t->scratch, b.store);
+	t->job[t->nr++] = b;
+}
+
+static void run_first(struct thread *t)
+{
+	struct begun b = t->job[0];
+
+	while (cis_fill_job_step(b.work->job, t->scratch, b.store))
 		;
-	cis_mailbox_post(work->to, work->done, work);
+	memmove(&t->job[0], &t->job[1], --t->nr * sizeof(b));
+	cis_mailbox_post(b.work->to, b.work->done, b.work);
 }
 
 static void *worker_main(void *arg)
 {
 	struct cis_workers *w = arg;
-	struct cis_stores stores = { 0 };
-	struct cis_scratch *scratch = NULL;
+	struct thread t = { 0 };
 	uint64_t forgot = 0;
 
-	if (cis_scratch_create(&scratch))
+	if (cis_scratch_create(&t.scratch))
 		abort(); /* 4 MiB at start: better now than when guests wait */
 	pthread_mutex_lock(&w->lock);
 	for (;;) {
-		struct cis_work *work = take(w);
 		bool forget = forgot != w->forget;
+		struct cis_work *work = !forget && wants_more(&t) ? take(w) : NULL;
 
-		if (!work && !forget && w->stop)
+		if (!work && !t.nr && !forget && w->stop)
 			break;
-		if (!work && !forget) {
+		if (!work && !t.nr && !forget) {
 			pthread_cond_wait(&w->wake, &w->lock);
 			continue;
 		}
-		forgot = w->forget;
+		if (!t.nr)
+			forgot = w->forget;
 		pthread_mutex_unlock(&w->lock);
-		if (forget)
-			cis_stores_fini(&stores);
 		if (work)
-			run(work, scratch, &stores);
+			begin(&t, work);
+		else if (t.nr)
+			run_first(&t);
+		else
+			cis_stores_fini(&t.stores);
 		pthread_mutex_lock(&w->lock);
 	}
 	pthread_mutex_unlock(&w->lock);
-	cis_stores_fini(&stores);
-	cis_scratch_destroy(scratch);
+	cis_stores_fini(&t.stores);
+	cis_scratch_destroy(t.scratch);
 	return NULL;
 }
 

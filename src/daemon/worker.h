@@ -20,6 +20,9 @@ struct cis_work {
 	struct cis_work *next;
 };
 
+/* Jobs that a worker takes on at once when it has to wait for their bytes. */
+#define CIS_JOBS_A_WORKER 3u
+
 struct cis_workers;
 
 /** cis_workers_create() - @nr threads.  Return: 0, -ENOMEM, -EAGAIN. */

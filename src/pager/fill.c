@@ -34,6 +34,8 @@ struct cis_fill_job {
 	uint64_t claimed[JOB_PAGES / 64], installed[JOB_PAGES / 64];
 	struct cis_iobuf *buf;
 	struct cis_span span;
+	struct cis_store_req req;
+	bool begun, reading;
 	bool hot; /* of the hot section of the guest's own image */
 	bool gone;
 	int rc; /* 0, or why the rest was not done */
@@ -338,25 +340,42 @@ static bool still_ours(const struct cis_fill_job *job, size_t i)
 	return cis_word_state(word) == CIS_PAGE_BUSY && cis_word_cookie(word) == job->id;
 }
 
-static int read_span(struct cis_fill_job *job, struct cis_scratch *scratch, struct cis_store *store)
+static void read_done(struct cis_store_req *req, int err)
 {
-	struct cis_key key = { 0 };
-	unsigned chunk_shift = cis_image_info(job->img)->chunk_shift;
-	int rc;
+	struct cis_fill_job *job = req->ctx;
 
-	if (!store)
-		return cis_fail(&job->err, EIO, "%s: no store to read it by", cis_image_info(job->img)->path);
+	job->reading = false;
+	if (err)
+		job->rc = cis_fail(&job->err, -err, "%s: chunks %llu..%llu: read: %s", cis_image_info(job->img)->path,
+				   (unsigned long long)job->chunk,
+				   (unsigned long long)job->chunk + job->nr_chunks - 1, strerror(-err));
+	else
+		job->bytes_read += job->span.len;
+}
+
+bool cis_fill_job_begin(struct cis_fill_job *job, struct cis_scratch *scratch, struct cis_store *store)
+{
+	unsigned chunk_shift = cis_image_info(job->img)->chunk_shift;
+	struct cis_store_req *req = &job->req;
+
+	if (job->begun)
+		return !job->reading;
+	job->begun = true;
+	if (!store) {
+		job->rc = cis_fail(&job->err, EIO, "%s: no store to read it by", cis_image_info(job->img)->path);
+		return true;
+	}
 	cis_span_of(job->img, job->chunk, job->nr_chunks, &job->span);
 	job->buf = cis_scratch_get(scratch, (size_t)job->nr_chunks << chunk_shift);
-	if (!job->buf)
-		return -ENOMEM;
-	rc = cis_store_get(store, key, job->span.off, job->buf->data, job->span.len);
-	if (rc)
-		return cis_fail(&job->err, -rc, "%s: chunks %llu..%llu: read: %s", cis_image_info(job->img)->path,
-				(unsigned long long)job->chunk, (unsigned long long)job->chunk + job->nr_chunks - 1,
-				strerror(-rc));
-	job->bytes_read += job->span.len;
-	return 0;
+	if (!job->buf) {
+		job->rc = -ENOMEM;
+		return true;
+	}
+	*req = (struct cis_store_req){ .op = CIS_STORE_GET, .off = job->span.off, .len = job->span.len,
+				       .buf = job->buf->data, .done = read_done, .ctx = job };
+	job->reading = true;
+	cis_store_submit(store, &req, 1);
+	return !job->reading;
 }
 
 /* The end of the run of pages from @from on that are contiguous, in one region and still the job's. */
@@ -466,8 +485,9 @@ bool cis_fill_job_step(struct cis_fill_job *job, struct cis_scratch *scratch, st
 	unsigned unit = chunks_a_unit(job->p, job->img), chunk_shift = cis_image_info(job->img)->chunk_shift;
 	size_t pages = unit > 1 ? 1 : (size_t)1 << (chunk_shift - job->p->page_shift), end = job->page_at + pages;
 
-	if (!job->buf)
-		job->rc = read_span(job, scratch, store);
+	cis_fill_job_begin(job, scratch, store);
+	while (job->reading)
+		cis_store_wait(store, 0);
 	if (end > job->nr_pages)
 		end = job->nr_pages;
 	if (!job->rc)

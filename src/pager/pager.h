@@ -214,9 +214,16 @@ struct cis_fill_job;
 struct cis_fill_job *cis_pager_next_job(struct cis_pager *p);
 
 /**
- * cis_fill_job_step() - read (first step), then decode, verify and install one chunk a step; on any thread
+ * cis_fill_job_begin() - start to read, so that it goes on while other jobs are stepped; on the thread that steps it
  * @scratch: the worker's
- * @store:   the worker's handle for cis_fill_job_image()
+ * @store:   the worker's handle for cis_fill_job_image(); one that is NULL fails the job
+ *
+ * A job that was begun must be stepped to its end.  Return: true when its bytes are here already.
+ */
+bool cis_fill_job_begin(struct cis_fill_job *job, struct cis_scratch *scratch, struct cis_store *store);
+
+/**
+ * cis_fill_job_step() - begin if that was not done, wait for the bytes; then decode, verify and install one chunk a step
  *
  * Return: true while there is more to do.
  */
