@@ -76,7 +76,7 @@ struct cis_encoder;
  * @codec:     what to try; chunks of one repeated word become CIS_CODEC_SAME
  *             and chunks that do not shrink CIS_CODEC_RAW by themselves
  * @level:     0 = the codec's default; lz4: 0 fast, 1..12 HC; zstd: default 3, up
- *             to 22, negative ones too; deflate: default 1, 1..3 of ISA-L;
+ *             to 22, negative ones too; deflate: default 2, 1..3 of ISA-L;
  *             ignored by raw, mask and deflate-canned
  * @chunk_max: largest chunk in bytes, 4096..2 MiB
  * @params:    referenced; needed by CIS_CODEC_ZSTD_DICT and CIS_CODEC_DEFLATE_CANNED
