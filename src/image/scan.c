@@ -138,13 +138,13 @@ int cis_writer_hot(struct cis_writer *w)
 	_cleanup_free_ uint32_t *list = NULL;
 	int rc = hot_list(w, &list, &nr);
 
-	w->total_bytes = w->h.guest_bytes + nr * page;
+	w->hot_bytes = nr * page;
+	w->total_bytes = w->h.guest_bytes + w->hot_bytes;
 	for (uint64_t i = 0; i < nr && !rc; i++) {
 		rc = add_hot(w, list[i]);
 		if (i % 256 == 255)
-			cis_writer_progress(w, 256 * page);
+			cis_writer_progress(w, i * page);
 	}
-	cis_writer_progress(w, nr % 256 * page);
 	for (uint64_t i = 0; from_parent && !rc && i < cis_image_info(w->o.parent)->nr_touched; i++)
 		rc = add_hot(w, cis_image_touched(w->o.parent, i));
 	return rc;
@@ -229,7 +229,7 @@ static int take_data(struct cis_writer *w, uint64_t from, uint64_t to)
 			rc = classify(w, at + i, w->piece + (i << shift));
 		if (rc)
 			return rc;
-		cis_writer_progress(w, bytes);
+		cis_writer_progress(w, w->hot_bytes + (at << shift));
 	}
 	return 0;
 }

@@ -112,6 +112,8 @@ static int verify_all(struct verify *v)
 		rc = verify_state(v, &h->state);
 	for (unsigned i = 0; i < 4 && !rc; i++)
 		rc = verify_fill(v, parts[i]);
+	if (!rc)
+		report(v, v->img->info.file_bytes - v->done);
 	return rc;
 }
 

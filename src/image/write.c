@@ -27,11 +27,10 @@ void *cis_array_add(struct cis_array *array)
 	return (uint8_t *)array->items + array->nr++ * array->size;
 }
 
-void cis_writer_progress(struct cis_writer *w, uint64_t bytes)
+void cis_writer_progress(struct cis_writer *w, uint64_t done)
 {
-	w->done_bytes += bytes;
 	if (w->o.progress)
-		w->o.progress(w->done_bytes, w->total_bytes, w->o.progress_ctx);
+		w->o.progress(done < w->total_bytes ? done : w->total_bytes, w->total_bytes, w->o.progress_ctx);
 }
 
 static int no_memory(struct cis_writer *w)
@@ -151,7 +150,11 @@ static int write_all(struct cis_writer *w)
 		rc = write_section(w, &w->h.cold, cis_writer_cold);
 	if (!rc)
 		rc = write_rest(w);
-	return rc ? rc : cis_newfile_publish(&w->out, w->err);
+	if (!rc)
+		rc = cis_newfile_publish(&w->out, w->err);
+	if (!rc)
+		cis_writer_progress(w, w->total_bytes);
+	return rc;
 }
 
 static int check_options(const struct cis_write_opts *o, uint64_t guest_bytes, struct cis_error *err)

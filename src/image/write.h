@@ -84,7 +84,8 @@ int cis_image_export(struct cis_image *img, const char *path, void (*progress)(u
 /**
  * cis_image_verify() - read and check every byte of an image: sections, chunks, fill bytes, state
  *
- * The parents are opened but not verified.  Return: 0 or -EBADMSG, -EIO, with
+ * Header and metadata were checked when it was opened.  The parents are opened
+ * but not verified.  Return: 0 or -EBADMSG, -EIO, with
  * the first place that is wrong.
  */
 int cis_image_verify(struct cis_image *img, void (*progress)(uint64_t, uint64_t, void *), void *ctx,

@@ -55,7 +55,7 @@ struct cis_writer {
 	struct cis_extent extent;
 	uint8_t *piece, *page, *other;
 	size_t piece_bytes;
-	uint64_t done_bytes, total_bytes;
+	uint64_t hot_bytes, total_bytes; /* for progress: of the trace, and with the guest's */
 };
 
 /** cis_array_add() - room for one more, uninitialised.  Return: the item or NULL without memory. */
@@ -81,6 +81,7 @@ int cis_writer_cold(struct cis_writer *w);
  */
 int cis_writer_metadata(struct cis_writer *w, void **ret);
 
-void cis_writer_progress(struct cis_writer *w, uint64_t bytes);
+/** cis_writer_progress() - @done bytes of w->total_bytes are behind us. */
+void cis_writer_progress(struct cis_writer *w, uint64_t done);
 
 #endif
