@@ -2,12 +2,14 @@
 """The conformance kit against the daemon: every version is served byte for byte, every wrong way is refused, and nothing
 is left of any of them.
 
-Usage: kit-passes.py BUILD PART     (PART: good, bad, crowd)
+Usage: kit-passes.py BUILD PART     (PART: good, bad, crowd, huge, damage, engine)
 """
 import json
 import os
 import random
 import resource
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -62,12 +64,15 @@ class Kit:
         return result
 
 
-def descriptors(daemon):
-    """Of keeper and engine, now."""
+def processes(daemon):
     keeper = daemon.process.pid
     with open("/proc/%d/task/%d/children" % (keeper, keeper)) as file:
-        engine = int(file.read().split()[0])
-    return [len(os.listdir("/proc/%d/fd" % pid)) for pid in (keeper, engine)]
+        return keeper, int(file.read().split()[0])
+
+
+def descriptors(daemon):
+    """Of keeper and engine, now."""
+    return [len(os.listdir("/proc/%d/fd" % pid)) for pid in processes(daemon)]
 
 
 def least(daemon, turns, enough=(0, 0)):
@@ -144,6 +149,115 @@ def part_crowd(kit):
         silent.close()
 
 
+def free_huge_pages():
+    with open("/proc/meminfo") as file:
+        return int([line.split()[1] for line in file if line.startswith("HugePages_Free")][0])
+
+
+def set_huge_pages(number):
+    try:
+        with open("/proc/sys/vm/nr_hugepages", "w") as file:
+            file.write("%d\n" % number)
+    except OSError:
+        pass
+
+
+def part_huge(kit):
+    """Pages of 2 MiB, where there are some or may be some for a while."""
+    with open("/proc/sys/vm/nr_hugepages") as file:
+        before = int(file.read())
+    if free_huge_pages() < 16:
+        set_huge_pages(before + 16)
+    try:
+        if free_huge_pages() < 16:
+            print("no 16 huge pages of 2 MiB")
+            sys.exit(77)
+        serve_huge(kit)
+    finally:
+        set_huge_pages(before)
+
+
+def serve_huge(kit):
+    size = str(PAGE * PAGES)
+    name, path = kit.expect()
+    status, _, said = kit.play(path, "--client", "--memory", "hugetlb", "--size", size)
+    if status != 1 or "cistern image optimize %s OUT --page 2M" % kit.image not in said:
+        kit.fail("pages of 2 MiB, image of 4 KiB", status, said)
+    kit.daemon.run("guest", "rm", name)
+    small, kit.image = kit.image, kit.folder + "/huge.cis"
+    kit.daemon.run("image", "create", "--page", "2M", kit.memory, kit.image)
+    for memory in ("hugetlb", "hugetlb-memfd"):
+        for fill in ("none", "all"):
+            kit.serve("--memory", memory, "--regions", "2", "--do", "&storm:20,read,verify,join,verify", fill=fill)
+    kit.image = small
+
+
+def part_damage(kit):
+    """A flipped bit in a stored chunk never reaches a guest; what happens instead is the guest's policy."""
+    good, kit.image = kit.image, kit.folder + "/damaged.cis"
+    shown = json.loads(kit.daemon.run("image", "show", good, "--json"))
+    shutil.copyfile(good, kit.image)
+    with open(kit.image, "r+b") as file:
+        file.seek(4096 + (shown["sections"]["cold"]["stored_bytes"] // 2))
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+    for fill in ("none", "all"):
+        name, path = kit.expect("--fill", fill, "--policy", "poison")
+        status, result, said = kit.play(path, "--expect", kit.memory)
+        if status not in (1, -9) or (result and (result["wrong_pages"] or not result["poisoned"])):
+            kit.fail("poison, fill", fill, status, result, said)
+        kit.gone(name)
+        name, path = kit.expect("--fill", fill, "--policy", "kill")
+        status, result, said = kit.play(path, "--expect", kit.memory)
+        if status != -9:
+            kit.fail("kill, fill", fill, status, result, said)
+        kit.gone(name)
+    kit.image = good
+    name, path = kit.expect("--fill", "none")
+    os.rename(good, good + ".away")
+    status, result, said = kit.play(path, "--expect", kit.memory)
+    if status:
+        kit.fail("image removed under its guest", status, result, said)
+    kit.gone(name)
+    os.rename(good + ".away", good)
+
+
+def pending_faults(pid):
+    """Of the guest's own userfaultfd, as the kernel counts them."""
+    for fd in os.listdir("/proc/%d/fd" % pid):
+        if "userfaultfd" in os.readlink("/proc/%d/fd/%s" % (pid, fd)):
+            with open("/proc/%d/fdinfo/%s" % (pid, fd)) as file:
+                return int([line.split()[1] for line in file if line.startswith("pending")][0])
+    return 0
+
+
+def part_engine(kit):
+    """The engine is killed: its guest waits for the page that nobody brings, and the keeper holds what is the guest's."""
+    _, path = kit.expect("--fill", "none")
+    guest = subprocess.Popen([kit.program, "--expect", kit.memory, "--timeout", "60", "--do", "-", path],
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+    guest.stdin.write("read:0-99\n")
+    assert guest.stdout.readline() == "done read:0-99\n"
+    keeper, engine = processes(kit.daemon)
+    os.kill(engine, signal.SIGKILL)
+    while "the engine was ended by signal 9; 1 guest(s) stall" not in kit.daemon.said():
+        os.sched_yield()
+    guest.stdin.write("&read:%d\n" % (PAGES - 1))
+    assert guest.stdout.readline().startswith("done")
+    while not pending_faults(guest.pid):
+        os.sched_yield()
+    held = [os.readlink("/proc/%d/fd/%s" % (keeper, fd)) for fd in os.listdir("/proc/%d/fd" % keeper)]
+    if "anon_inode:[userfaultfd]" not in held or not any("cistern-state" in link for link in held):
+        kit.fail("the keeper holds", held)
+    guest.kill()
+    guest.wait()
+    if kit.daemon.process.wait(20) != 128 + signal.SIGKILL:
+        kit.fail("the keeper ended with", kit.daemon.process.returncode)
+    print("the guest waited, the keeper held its memory until it ended")
+    sys.exit(0)
+
+
 def main():
     build, part = sys.argv[1:]
     if not os.access("/dev/userfaultfd", os.R_OK | os.W_OK) and os.geteuid():
@@ -156,7 +270,8 @@ def main():
             kit = Kit(build, folder, daemon)
             kit.serve()
             before = least(daemon, 20)
-            {"good": part_good, "bad": part_bad, "crowd": part_crowd}[part](kit)
+            {"good": part_good, "bad": part_bad, "crowd": part_crowd, "huge": part_huge, "damage": part_damage,
+             "engine": part_engine}[part](kit)
             kit.serve()
             after = least(daemon, 200, before)
             if any(now > then for now, then in zip(after, before)):
