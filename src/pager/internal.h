@@ -36,6 +36,7 @@ struct cis_fetch {
 	struct cis_iobuf *buf;
 	struct cis_store_req req;
 	int in_flight;
+	bool timed; /* by stage */
 	struct cis_fetch *next;
 };
 
@@ -75,6 +76,7 @@ struct cis_pager {
 	uint64_t blocked_ns;
 
 	struct cis_fetch *fetches; /* under way or waiting to be retried */
+	struct cis_fetch *spare;
 	unsigned nr_fetches;
 
 	/*

@@ -133,6 +133,7 @@ void cis_pager_destroy(struct cis_pager *p)
 	assert(!p->jobs_out && !p->fetches);
 	pthread_rwlock_destroy(&p->gate);
 	cis_image_unref(p->image);
+	free(p->spare);
 	free(p->deferred);
 	free(p->seen);
 	free(p->trace);

@@ -103,7 +103,7 @@ struct cis_pager_stats {
 	uint64_t retries;	   /* reads tried again */
 	uint64_t again;		   /* EAGAIN from the kernel */
 	struct cis_hist fault_ns;  /* from reading the event to waking the guest */
-	struct cis_hist queue_ns, read_ns, decode_ns, verify_ns, install_ns;
+	struct cis_hist queue_ns, read_ns, decode_ns, verify_ns, install_ns; /* by stage: of every eighth read */
 };
 
 struct cis_pager;
