@@ -40,6 +40,7 @@ static void refuse(struct cis_guest *g, const struct cis_error *err)
 	g->seat = NULL;
 	cis_memfd_unmap(g->state_map.header, g->state_bytes);
 	g->state_map = (struct cis_state){ 0 };
+	g->state_bytes = 0;
 	cis_memfd_unmap(g->alias, g->alias_bytes);
 	g->alias = NULL;
 	free(g->regions);
@@ -313,7 +314,7 @@ static void on_exited(void *ctx, uint64_t conn)
 
 	if (!g)
 		return;
-	if (g->seat) {
+	if (g->state_bytes) { /* its handshake was accepted: it was the guest, however short it lived */
 		cis_guest_end(g, NULL);
 		return;
 	}
