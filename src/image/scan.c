@@ -102,7 +102,7 @@ static int add_hot(struct cis_writer *w, uint64_t pgno)
 		return no_hot_memory(w);
 	*place = (uint32_t)pgno;
 	cis_bit_set(w->hot, pgno);
-	return cis_ring_append(w->ring, w->page, (size_t)1 << w->h.page_shift);
+	return cis_pipeline_append(w->pipeline, w->page, (size_t)1 << w->h.page_shift);
 }
 
 static int by_number(const void *a, const void *b)
@@ -187,7 +187,7 @@ static int classify(struct cis_writer *w, uint64_t pgno, const uint8_t *bytes)
 	if (rc < 0)
 		return rc;
 	cis_bit_set(rc ? w->inherit : w->cold, pgno);
-	return rc ? 0 : cis_ring_append(w->ring, bytes, page);
+	return rc ? 0 : cis_pipeline_append(w->pipeline, bytes, page);
 }
 
 /* Pages [from, to) have no data: zeros, which need no bit, or the parent's. */

@@ -29,8 +29,10 @@ void *cis_array_add(struct cis_array *array)
 
 void cis_writer_progress(struct cis_writer *w, uint64_t done)
 {
+	if (done > w->total_bytes)
+		done = w->total_bytes;
 	if (w->o.progress)
-		w->o.progress(done < w->total_bytes ? done : w->total_bytes, w->total_bytes, w->o.progress_ctx);
+		w->o.progress(done, w->total_bytes, w->o.progress_ctx);
 }
 
 static int no_memory(struct cis_writer *w)
@@ -93,7 +95,7 @@ static int write_section(struct cis_writer *w, struct cis_part *part, int (*fill
 	int rc = fill(w);
 
 	if (!rc)
-		rc = cis_ring_flush(w->ring);
+		rc = cis_pipeline_flush(w->pipeline);
 	return rc ? rc : flush_pending(w);
 }
 
@@ -133,7 +135,7 @@ static int write_all(struct cis_writer *w)
 
 	if (rc)
 		return rc;
-	struct cis_ring_opts ring = {
+	struct cis_pipeline_opts opts = {
 		.codec = codec,
 		.level = w->o.level,
 		.chunk_bytes = (size_t)1 << w->h.chunk_shift,
@@ -143,7 +145,7 @@ static int write_all(struct cis_writer *w)
 		.ctx = w,
 	};
 
-	rc = cis_ring_create(&ring, &w->ring, w->err);
+	rc = cis_pipeline_create(&opts, &w->pipeline, w->err);
 	if (!rc)
 		rc = write_section(w, &w->h.hot, cis_writer_hot);
 	if (!rc)
@@ -254,7 +256,7 @@ static int take_memory(struct cis_writer *w)
 
 static void writer_fini(struct cis_writer *w)
 {
-	cis_ring_destroy(w->ring);
+	cis_pipeline_destroy(w->pipeline);
 	cis_image_reader_destroy(w->parent);
 	cis_codec_params_unref(w->params);
 	free(w->hot_order.items);

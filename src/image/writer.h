@@ -5,7 +5,7 @@
 #include "image/file.h"
 #include "image/format.h"
 #include "image/meta.h"
-#include "image/ring.h"
+#include "image/pipeline.h"
 #include "image/write.h"
 
 /** struct cis_array - grows by doubling; @items of @size bytes each */
@@ -26,7 +26,7 @@ struct cis_extent {
 };
 
 /**
- * struct cis_writer - one call of cis_image_write(); one thread, but for the ring's workers
+ * struct cis_writer - one call of cis_image_write(); one thread, but for the pipeline's workers
  * @classes:   the four bitmaps of section 6.1, one after the other, 8-byte words
  * @touched:   bitmap of section 6.8
  * @hot_order: uint32_t each
@@ -45,7 +45,7 @@ struct cis_writer {
 	uint64_t parent_pages; /* 0 without a parent */
 	struct cis_image_reader *parent;
 	struct cis_codec_params *params;
-	struct cis_ring *ring;
+	struct cis_pipeline *pipeline;
 	uint64_t *classes, *hot, *cold, *same_map, *inherit;
 	uint64_t *touched;
 	struct cis_array hot_order, same, chunks;
@@ -67,10 +67,10 @@ int cis_writer_next_data(struct cis_writer *w, uint64_t from, uint64_t *ret_star
 /** cis_writer_train() - learn w->params, when needed.  Too little to learn from: the plain codec it is. */
 int cis_writer_train(struct cis_writer *w, enum cis_codec *ret_codec);
 
-/** cis_writer_hot() - put the hot section's pages into the ring, in the given order. */
+/** cis_writer_hot() - put the hot section's pages into the pipeline, in the given order. */
 int cis_writer_hot(struct cis_writer *w);
 
-/** cis_writer_cold() - classify all other pages in address order; the cold ones go into the ring. */
+/** cis_writer_cold() - classify all other pages in address order; the cold ones go into the pipeline. */
 int cis_writer_cold(struct cis_writer *w);
 
 /**
