@@ -1,6 +1,6 @@
 /*
- * A handshake: byte 0 says into what pieces the rest is cut.  Cut or whole, the verdict is the same; what is accepted keeps
- * every promise of vmm/handshake.h, and is placed in an image of a few blocks or refused.
+ * A handshake: byte 0 says into what pieces the rest is cut.  Cut or whole, the verdict is the same; what is
+ * accepted keeps every promise of vmm/handshake.h, and is placed in an image of a few blocks or refused.
  */
 #include <errno.h>
 #include <stdint.h>
@@ -45,8 +45,10 @@ static void check_layout(const struct cis_guest_layout *lay)
 		const struct cis_guest_region *a = &lay->regions[i];
 
 		FUZZ_CHECK(a->page_bytes == 4096 || a->page_bytes == 2u << 20);
-		FUZZ_CHECK(a->bytes && !(a->bytes % a->page_bytes) && !(a->hva % a->page_bytes) && !(a->offset % a->page_bytes));
-		FUZZ_CHECK(a->hva && a->hva + a->bytes > a->hva && a->offset + a->bytes <= CIS_HANDSHAKE_GUEST_MAX);
+		FUZZ_CHECK(a->bytes && !(a->bytes % a->page_bytes) && !(a->hva % a->page_bytes) &&
+			   !(a->offset % a->page_bytes));
+		FUZZ_CHECK(a->hva && a->hva + a->bytes > a->hva &&
+			   a->offset + a->bytes <= CIS_HANDSHAKE_GUEST_MAX);
 		sum += a->bytes;
 		for (size_t j = 0; j < i; j++) {
 			const struct cis_guest_region *b = &lay->regions[j];
@@ -69,7 +71,8 @@ static void check_fit(struct cis_guest_layout *lay)
 	for (img.nr_blocks = 0; img.nr_blocks <= 2; img.nr_blocks += 2, img.blocks = blocks)
 		if (!cis_guest_fit_image(lay, &img, NULL))
 			for (size_t i = 0; i < lay->nr_regions; i++)
-				FUZZ_CHECK(lay->regions[i].image_offset + lay->regions[i].bytes <= img.guest_bytes);
+				FUZZ_CHECK(lay->regions[i].image_offset + lay->regions[i].bytes <=
+					   img.guest_bytes);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)

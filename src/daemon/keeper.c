@@ -16,7 +16,8 @@
 #define OOM_FILE   "/proc/self/oom_score_adj"
 #define OOM_KEEPER (-900)
 
-int watch_add(struct cis_keeper *k, struct watch *w, int fd, uint32_t events, void (*ready)(struct watch *, uint32_t))
+int watch_add(struct cis_keeper *k, struct watch *w, int fd, uint32_t events,
+	      void (*ready)(struct watch *, uint32_t))
 {
 	struct epoll_event ev = { .events = events, .data.ptr = w };
 

@@ -1,17 +1,19 @@
 /*
  * The keeper: the tiny parent of the engine.
  *
- * It binds the sockets on which guests are expected, accepts, and holds whatever a guest hands over (the bytes of its
- * handshake, its descriptors) and the state memfds, before the engine sees any of it.  It parses nothing that a guest
- * sends.  When the engine dies, guests stall on pages that nobody fills, but never read zeros, because a descriptor of each
- * userfaultfd is still open here; and another engine can be given everything again (daemon/wire.h).
+ * It binds the sockets on which guests are expected, accepts, and holds whatever a guest hands over (the
+ * bytes of its handshake, its descriptors) and the state memfds, before the engine sees any of it.  It parses
+ * nothing that a guest sends.  When the engine dies, guests stall on pages that nobody fills, but never read
+ * zeros, because a descriptor of each userfaultfd is still open here; and another engine can be given
+ * everything again (daemon/wire.h).
  *
- * One thread, one epoll loop.  It never waits for the engine or for a client: what cannot be sent now is marked as not
- * told, and the marks are the queue, so its memory is what it holds and no more.
+ * One thread, one epoll loop.  It never waits for the engine or for a client: what cannot be sent now is
+ * marked as not told, and the marks are the queue, so its memory is what it holds and no more.
  *
- * It ends: on SIGTERM, SIGINT or SIGHUP, as soon as no guest is left and the engine, which is told to stop, has ended; and
- * without a signal when the engine has ended and no guest is held.  A guest is a connection that has said something and was
- * not released.  While there is no engine, a guest whose process ends is released by the keeper itself.
+ * It ends: on SIGTERM, SIGINT or SIGHUP, as soon as no guest is left and the engine, which is told to stop,
+ * has ended; and without a signal when the engine has ended and no guest is held.  A guest is a connection
+ * that has said something and was not released.  While there is no engine, a guest whose process ends is
+ * released by the keeper itself.
  */
 #ifndef CIS_DAEMON_KEEPER_H
 #define CIS_DAEMON_KEEPER_H

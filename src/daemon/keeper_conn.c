@@ -54,7 +54,10 @@ static void changed(struct conn *c)
 		engine_tell(k, &c->untold);
 }
 
-/* The stream cannot be understood any more: what came is dropped, the end of the process is still of interest. */
+/*
+ * The stream cannot be understood any more: what came is dropped, the end of the process is still of
+ * interest.
+ */
 static void break_off(struct conn *c, int error, const char *why)
 {
 	watch_remove(&c->sock);
@@ -95,7 +98,8 @@ static void read_failed(struct conn *c, int r)
 	else if (r == -E2BIG)
 		break_off(c, E2BIG, "sent more than 8 descriptors");
 	else if (r == -ENOBUFS)
-		break_off(c, ENOBUFS, "its descriptors could not be received: the daemon has no descriptor left");
+		break_off(c, ENOBUFS,
+			  "its descriptors could not be received: the daemon has no descriptor left");
 	else if (r == -EPROTO)
 		break_off(c, EPROTO, "sent control data that is no descriptor");
 	else if (r == -ENOMEM)
@@ -167,13 +171,17 @@ static int tell_hello(struct cis_keeper *k, struct conn *c)
 static int tell_bytes(struct cis_keeper *k, struct conn *c)
 {
 	while (c->told.bytes < c->len) {
-		size_t len = c->len - c->told.bytes < CIS_WIRE_BODY_MAX ? c->len - c->told.bytes : CIS_WIRE_BODY_MAX;
+		size_t len = c->len - c->told.bytes < CIS_WIRE_BODY_MAX ? c->len - c->told.bytes :
+									  CIS_WIRE_BODY_MAX;
 		struct cis_wire_msg msg = { .type = CIS_WIRE_BYTES, .id = c->id, .arg = c->told.bytes,
 					    .body = c->bytes + c->told.bytes, .body_len = len,
 					    .fds = c->fds + c->told.fds, .nr_fds = c->nr_fds - c->told.fds };
 		int r = engine_send(k, &msg);
 
-		/* Descriptors of sockets that hold descriptors of sockets ...: the kernel passes them on only so often. */
+		/*
+		 * Descriptors of sockets that hold descriptors of sockets ...: the kernel passes them on only
+		 * so often.
+		 */
 		if (r == -ETOOMANYREFS)
 			break_off(c, ETOOMANYREFS, "sent descriptors that cannot be passed on");
 		if (r)

@@ -74,7 +74,8 @@ static void do_listen(struct cis_keeper *k, const struct cis_wire_msg *msg)
 	if (!cis_wire_listen_get(msg->body, msg->body_len, &listen))
 		listener_open(k, msg->id, &listen);
 	else
-		cis_log(CIS_LOG_ERROR, "keeper: the engine asked for a listener in a way that makes no sense; ignored");
+		cis_log(CIS_LOG_ERROR,
+			"keeper: the engine asked for a listener in a way that makes no sense; ignored");
 }
 
 /* A connection that is not known any more was released while the request was on its way. */
@@ -104,7 +105,9 @@ static bool take_message(struct cis_keeper *k)
 		return false;
 	if (r) {
 		if (r != -EPIPE)
-			cis_log(CIS_LOG_ERROR, "keeper: the engine cannot be understood: %s; its wire is closed", strerror(-r));
+			cis_log(CIS_LOG_ERROR,
+				"keeper: the engine cannot be understood: %s; its wire is closed",
+				strerror(-r));
 		engine_close(k);
 		return false;
 	}
@@ -193,7 +196,8 @@ static void engine_ended(struct watch *w, uint32_t events)
 	snprintf(why, sizeof(why), WIFEXITED(status) ? "ended with status %d" : "was ended by signal %d",
 		 WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
 	if (k->nr_guests)
-		cis_log(CIS_LOG_ERROR, "keeper: the engine %s; %zu guest(s) stall where a page is missing, their memory is held",
+		cis_log(CIS_LOG_ERROR,
+			"keeper: the engine %s; %zu guest(s) stall where a page is missing, their memory is held",
 			why, k->nr_guests);
 	else if (k->status)
 		cis_log(CIS_LOG_ERROR, "keeper: the engine %s; no guest is held", why);
@@ -210,7 +214,8 @@ static void become_engine(struct cis_keeper *k, int wire, char *const argv[], ch
 	setpgid(0, 0); /* what a terminal sends to the keeper's group is the keeper's to pass on */
 	if (wire == CIS_WIRE_FD ? fcntl(wire, F_SETFD, 0) : dup2(wire, CIS_WIRE_FD) < 0)
 		_exit(127);
-	syscall(SYS_close_range, CIS_WIRE_FD + 1, ~0u, 0); /* what others left open in the keeper; its own close by themselves */
+	/* What others left open in the keeper; its own close by themselves. */
+	syscall(SYS_close_range, CIS_WIRE_FD + 1, ~0u, 0);
 	execve(argv[0], argv, envp);
 	_exit(127);
 }
@@ -251,6 +256,8 @@ void engine_stop(struct cis_keeper *k)
 	listeners_close(k);
 	conns_drop(k, conn_is_silent);
 	if (!has_engine(k) && k->nr_guests)
-		cis_log(CIS_LOG_WARN, "keeper: asked to stop, but %zu guest(s) are held for an engine to come; "
-			"they would read zeros without it, so it stays until they end", k->nr_guests);
+		cis_log(CIS_LOG_WARN,
+			"keeper: asked to stop, but %zu guest(s) are held for an engine to come; "
+			"they would read zeros without it, so it stays until they end",
+			k->nr_guests);
 }

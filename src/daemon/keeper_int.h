@@ -24,7 +24,8 @@ struct watch {
 
 /**
  * struct untold - something that the engine has to be told about
- * @tell: send what was not told yet, in order.  Return: 0 when all is, -EAGAIN, -EPIPE, ...; may free its object then
+ * @tell: send what was not told yet, in order, and return 0 when all is (it may free its object then),
+ *        or -EAGAIN, -EPIPE, ...
  */
 struct untold {
 	struct untold *next;
@@ -97,8 +98,11 @@ struct cis_keeper {
 };
 
 /* keeper.c */
-int watch_add(struct cis_keeper *k, struct watch *w, int fd, uint32_t events, void (*ready)(struct watch *, uint32_t));
-/** watch_remove() - the descriptor stays open.  Explicitly: a duplicate elsewhere would keep it in the set. */
+int watch_add(struct cis_keeper *k, struct watch *w, int fd, uint32_t events,
+	      void (*ready)(struct watch *, uint32_t));
+/**
+ * watch_remove() - the descriptor stays open.  Explicitly: a duplicate elsewhere would keep it in the set.
+ */
 void watch_remove(struct watch *w);
 void oom_set(int score);
 

@@ -15,7 +15,8 @@ struct cis_keeper_link {
 	struct cis_wire_buf buf; /* of the thread that runs the link */
 };
 
-int cis_keeper_link_create(int fd, const struct cis_keeper_link_ops *ops, void *ctx, struct cis_keeper_link **ret)
+int cis_keeper_link_create(int fd, const struct cis_keeper_link_ops *ops, void *ctx,
+			   struct cis_keeper_link **ret)
 {
 	struct cis_keeper_link *link = calloc(1, sizeof(*link));
 
@@ -140,7 +141,8 @@ static int ask_plain(struct cis_keeper_link *link, enum cis_wire_type type, uint
 	return ask(link, &(struct cis_wire_msg){ .type = type, .id = id, .arg = arg });
 }
 
-int cis_keeper_link_listen(struct cis_keeper_link *link, uint64_t listener, const struct cis_wire_listen *listen)
+int cis_keeper_link_listen(struct cis_keeper_link *link, uint64_t listener,
+			   const struct cis_wire_listen *listen)
 {
 	struct cis_wire_msg msg = { .type = CIS_WIRE_LISTEN, .id = listener };
 	uint8_t body[CIS_WIRE_BODY_MAX];
@@ -164,7 +166,8 @@ int cis_keeper_link_state(struct cis_keeper_link *link, uint64_t conn, uint64_t 
 
 static int say(struct cis_keeper_link *link, uint64_t conn, const char *text)
 {
-	return ask(link, &(struct cis_wire_msg){ .type = CIS_WIRE_SAY, .id = conn, .body = text, .body_len = strlen(text) });
+	return ask(link, &(struct cis_wire_msg){
+				 .type = CIS_WIRE_SAY, .id = conn, .body = text, .body_len = strlen(text) });
 }
 
 int cis_keeper_link_ack(struct cis_keeper_link *link, uint64_t conn)

@@ -1,8 +1,9 @@
 /*
  * The engine's end of the wire to its keeper.
  *
- * One thread calls cis_keeper_link_run() and gets the callbacks; the requests may be made by any thread, also from a
- * callback.  A request waits when the wire is full, never for long: the keeper does not wait for the engine.
+ * One thread calls cis_keeper_link_run() and gets the callbacks; the requests may be made by any thread, also
+ * from a callback.  A request waits when the wire is full, never for long: the keeper does not wait for the
+ * engine.
  */
 #ifndef CIS_DAEMON_KEEPER_LINK_H
 #define CIS_DAEMON_KEEPER_LINK_H
@@ -18,11 +19,17 @@ struct cis_keeper_link;
  * there is none.  Texts and bytes are only there during the call.
  */
 struct cis_keeper_link_ops {
-	/* LISTEN is done, or a listener of the engine before: @listen says which.  error: errno and @why, @listen is NULL. */
-	void (*listening)(void *ctx, uint64_t listener, const struct cis_wire_listen *listen, int error, const char *why);
-	void (*connection)(void *ctx, uint64_t conn, uint64_t listener, const struct cis_peer *peer, int pidfd);
+	/*
+	 * LISTEN is done, or a listener of the engine before: @listen says which.  error: errno and @why,
+	 * @listen is NULL.
+	 */
+	void (*listening)(void *ctx, uint64_t listener, const struct cis_wire_listen *listen, int error,
+			  const char *why);
+	void (*connection)(void *ctx, uint64_t conn, uint64_t listener, const struct cis_peer *peer,
+			   int pidfd);
 	/* The stream in order; @at is the place of @bytes in it. */
-	void (*bytes)(void *ctx, uint64_t conn, uint64_t at, const void *bytes, size_t len, const int *fds, size_t nr_fds);
+	void (*bytes)(void *ctx, uint64_t conn, uint64_t at, const void *bytes, size_t len, const int *fds,
+		      size_t nr_fds);
 	void (*broken)(void *ctx, uint64_t conn, int error, const char *why);
 	void (*eof)(void *ctx, uint64_t conn);
 	void (*exited)(void *ctx, uint64_t conn);
@@ -34,17 +41,25 @@ struct cis_keeper_link_ops {
 };
 
 /** cis_keeper_link_create() - @fd is the link's from now on.  Return: 0, -ENOMEM. */
-int cis_keeper_link_create(int fd, const struct cis_keeper_link_ops *ops, void *ctx, struct cis_keeper_link **ret);
+int cis_keeper_link_create(int fd, const struct cis_keeper_link_ops *ops, void *ctx,
+			   struct cis_keeper_link **ret);
 void cis_keeper_link_destroy(struct cis_keeper_link *link);
 
 /** cis_keeper_link_fd() - to be polled for reading. */
 int cis_keeper_link_fd(const struct cis_keeper_link *link);
 
-/** cis_keeper_link_run() - call back for what has come, at most @max messages.  Return: true when there may be more. */
+/**
+ * cis_keeper_link_run() - call back for what has come, at most @max messages.  Return: true when there may be
+ * more.
+ */
 bool cis_keeper_link_run(struct cis_keeper_link *link, unsigned max);
 
-/** cis_keeper_link_listen() - ask for a socket; @listener is the caller's choice.  Return: 0, -ENAMETOOLONG, -E2BIG, -EPIPE. */
-int cis_keeper_link_listen(struct cis_keeper_link *link, uint64_t listener, const struct cis_wire_listen *listen);
+/**
+ * cis_keeper_link_listen() - ask for a socket; @listener is the caller's choice.  Return: 0, -ENAMETOOLONG,
+ * -E2BIG, -EPIPE.
+ */
+int cis_keeper_link_listen(struct cis_keeper_link *link, uint64_t listener,
+			   const struct cis_wire_listen *listen);
 int cis_keeper_link_unlisten(struct cis_keeper_link *link, uint64_t listener);
 /** cis_keeper_link_state() - ask for the state memfd of a connection; once. */
 int cis_keeper_link_state(struct cis_keeper_link *link, uint64_t conn, uint64_t bytes);

@@ -54,8 +54,8 @@ static int tell_listener(struct cis_keeper *k, struct untold *u)
 }
 
 /*
- * Without a descriptor left, the connection at the head of the queue would keep the socket readable for ever: the spare one
- * is given up for a moment to take it and hang up.
+ * Without a descriptor left, the connection at the head of the queue would keep the socket readable for ever:
+ * the spare one is given up for a moment to take it and hang up.
  */
 static void shed(struct cis_keeper *k, int listen_fd)
 {
@@ -88,7 +88,8 @@ static void listener_ready(struct watch *w, uint32_t events)
 	l->nr_conns++;
 	r = conn_open(k, l->id, fd);
 	if (r)
-		cis_log(CIS_LOG_WARN, "keeper: %s: a connection was closed: %s", l->listen.path, strerror(-r));
+		cis_log(CIS_LOG_WARN, "keeper: %s: a connection was closed: %s", l->listen.path,
+			strerror(-r));
 }
 
 void listener_left(struct cis_keeper *k, uint64_t id)
@@ -133,7 +134,8 @@ void listener_open(struct cis_keeper *k, uint64_t id, const struct cis_wire_list
 	struct cis_error err = { 0 };
 
 	if (!l || !note) {
-		engine_send(k, &(struct cis_wire_msg){ .type = CIS_WIRE_LISTENING, .id = id, .error = ENOMEM });
+		engine_send(k,
+			    &(struct cis_wire_msg){ .type = CIS_WIRE_LISTENING, .id = id, .error = ENOMEM });
 		free(l);
 		free(note);
 		return;

@@ -5,7 +5,8 @@
  *
  *	0	u32	type
  *	4	u32	version, CIS_WIRE_VERSION
- *	8	u64	id of a listener (chosen by the engine) or of a connection (chosen by the keeper, never used twice)
+ *	8	u64	id: of a listener, chosen by the engine, or of a connection, chosen by the keeper;
+ *			never used twice
  *	16	u64	arg
  *	24	u32	errno, 0 unless something failed
  *	28	u32	bytes of the body
@@ -20,18 +21,22 @@
  *
  * keeper to engine:
  *
- *	LISTENING	id listener; errno 0: body as in LISTEN, else the reason, and the listener is forgotten
- *	CONNECTION	id connection, arg listener; body struct cis_wire_peer; descriptor: pidfd of the client, if it is known.
- *			Sent when the client has said something: one that only connects is not the engine's business
+ *	LISTENING	id listener; errno 0: body as in LISTEN, else the reason: it is forgotten
+ *	CONNECTION	id connection, arg listener; body pid, uid and gid; descriptor: pidfd of the client,
+ *			if it is known.  Sent when the client has said something: one that only connects is
+ *			not the engine's business
  *	BYTES		id connection, arg place of the body in the stream; descriptors that came with it
- *	BROKEN		id connection, errno and reason: too many bytes or descriptors; what it sent is dropped
+ *	BROKEN		id connection, errno and reason: too many bytes or descriptors; what it sent is
+ *			dropped
  *	EOF		id connection: the client closed its end
  *	EXITED		id connection: the client's process has ended
  *	STATE_MADE	id connection, arg bytes; errno, or the memfd
- *	REPLAYED	arg: which engine of this keeper it is, from 1; all that was there before has been said
+ *	REPLAYED	arg: which engine of this keeper it is, from 1; all that was there before has been
+ *			said
  *	STOP		serve no new guests, and end when there is none left
  *
- * A new engine is told everything again as if it had just happened, then REPLAYED: that is all there is to starting one.
+ * A new engine is told everything again as if it had just happened, then REPLAYED: that is all there is to
+ * starting one.
  */
 #ifndef CIS_DAEMON_WIRE_H
 #define CIS_DAEMON_WIRE_H
@@ -80,7 +85,10 @@ struct cis_wire_msg {
 	size_t nr_fds;
 };
 
-/** cis_wire_send() - the whole packet or nothing.  Return: 0, -EAGAIN when @fd is non-blocking and full, -EPIPE, ... */
+/**
+ * cis_wire_send() - the whole packet or nothing.  Return: 0, -EAGAIN when @fd is non-blocking and full,
+ * -EPIPE, ...
+ */
 int cis_wire_send(int fd, const struct cis_wire_msg *msg);
 
 /** struct cis_wire_buf - room for one received packet */

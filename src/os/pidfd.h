@@ -22,7 +22,9 @@ int cis_pidfd_peer(int sock, int *ret_fd);
 /** cis_pidfd_kill() - send a signal.  Return: 0, -ESRCH (ended), -EPERM. */
 int cis_pidfd_kill(int fd, int sig);
 
-/** cis_pidfd_has_exited() - without waiting; a pidfd is readable from the exit on, so it may be polled too. */
+/**
+ * cis_pidfd_has_exited() - without waiting; a pidfd is readable from the exit on, so it may be polled too.
+ */
 bool cis_pidfd_has_exited(int fd);
 
 #endif

@@ -27,8 +27,8 @@ static int address(const char *path, struct sockaddr_un *ret, struct cis_error *
 	if (!len)
 		return cis_fail(err, EINVAL, "the path of the socket is empty");
 	if (len >= sizeof(ret->sun_path))
-		return cis_fail(err, ENAMETOOLONG, "%s: the path has %zu bytes, a socket's at most %zu", path, len,
-				sizeof(ret->sun_path) - 1);
+		return cis_fail(err, ENAMETOOLONG, "%s: the path has %zu bytes, a socket's at most %zu", path,
+				len, sizeof(ret->sun_path) - 1);
 	memcpy(ret->sun_path, path, len);
 	return 0;
 }
@@ -76,8 +76,8 @@ static int bind_path(int fd, const struct sockaddr_un *addr, int type, struct ci
 }
 
 /*
- * The folder may belong to a jailed VMM, which could put a link to a file of ours in the socket's place: so the file is
- * opened without following links, looked at, and changed through that descriptor.
+ * The folder may belong to a jailed VMM, which could put a link to a file of ours in the socket's place: so
+ * the file is opened without following links, looked at, and changed through that descriptor.
  */
 static int set_access(const char *path, const struct cis_sock_opts *opts, struct cis_error *err)
 {
@@ -91,7 +91,8 @@ static int set_access(const char *path, const struct cis_sock_opts *opts, struct
 		return cis_fail(err, EEXIST, "%s: was replaced while it was being bound", path);
 	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
 	if (chmod(proc, opts->mode & 0777))
-		return cis_fail(err, errno, "%s: cannot set mode %03o: %s", path, opts->mode & 0777, strerror(errno));
+		return cis_fail(err, errno, "%s: cannot set mode %03o: %s", path, opts->mode & 0777,
+				strerror(errno));
 	if (opts->uid == (uid_t)-1 && opts->gid == (gid_t)-1)
 		return 0;
 	if (fchownat(fd, "", opts->uid, opts->gid, AT_EMPTY_PATH))
@@ -264,7 +265,10 @@ int cis_sock_recv(int fd, void *buf, size_t len, int *fds, size_t max_fds, size_
 	ssize_t n;
 	int r;
 
-	/* ECONNRESET is told once, when the other end closed without reading all; what it sent itself is still there. */
+	/*
+	 * ECONNRESET is told once, when the other end closed without reading all; what it sent itself is
+	 * still there.
+	 */
 	do {
 		n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 	} while (n < 0 && (errno == EINTR || errno == ECONNRESET));

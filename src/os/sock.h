@@ -1,8 +1,8 @@
 /*
  * Unix sockets that carry descriptors.
  *
- * Everything made here is close-on-exec.  No function logs, keeps state or takes a lock: callable from any thread, but
- * a descriptor has one reader.
+ * Everything made here is close-on-exec.  No function logs, keeps state or takes a lock: callable from any
+ * thread, but a descriptor has one reader.
  */
 #ifndef CIS_OS_SOCK_H
 #define CIS_OS_SOCK_H
@@ -25,8 +25,9 @@ struct cis_sock_opts {
 	int backlog;
 };
 
-#define CIS_SOCK_OPTS \
-	((struct cis_sock_opts){ .type = SOCK_STREAM, .mode = 0600, .uid = (uid_t)-1, .gid = (gid_t)-1, .backlog = 128 })
+#define CIS_SOCK_OPTS                                                                                        \
+	((struct cis_sock_opts){                                                                             \
+		.type = SOCK_STREAM, .mode = 0600, .uid = (uid_t)-1, .gid = (gid_t)-1, .backlog = 128 })
 
 /**
  * cis_sock_listen() - bind a path and listen on it, non-blocking
@@ -43,7 +44,9 @@ struct cis_sock_opts {
  */
 int cis_sock_listen(const char *path, const struct cis_sock_opts *opts, int *ret_fd, struct cis_error *err);
 
-/** cis_sock_connect() - connect to a path; blocking.  Return: 0, -ENAMETOOLONG, -ENOENT, -ECONNREFUSED, ... */
+/**
+ * cis_sock_connect() - connect to a path; blocking.  Return: 0, -ENAMETOOLONG, -ENOENT, -ECONNREFUSED, ...
+ */
 int cis_sock_connect(const char *path, int type, int *ret_fd, struct cis_error *err);
 
 /** cis_sock_accept() - a connection, non-blocking.  Return: 0, -EAGAIN (none), -EMFILE, ... */

@@ -23,7 +23,8 @@ static int check_uffd(int fd, uint64_t *ret_features, struct cis_error *err)
 		return cis_fail(err, EPROTO, "handshake: cannot look at the userfaultfd: %s", strerror(-r));
 	flags = fcntl(fd, F_GETFL);
 	if (flags < 0 || (!(flags & O_NONBLOCK) && fcntl(fd, F_SETFL, flags | O_NONBLOCK)))
-		return cis_fail(err, EPROTO, "handshake: cannot make the userfaultfd non-blocking: %s", strerror(errno));
+		return cis_fail(err, EPROTO, "handshake: cannot make the userfaultfd non-blocking: %s",
+				strerror(errno));
 	return 0;
 }
 
@@ -34,7 +35,8 @@ static int check_file(int fd, uint32_t *ret_page_bytes, struct cis_error *err)
 	int flags = fcntl(fd, F_GETFL);
 
 	if (fstatfs(fd, &fs) || flags < 0)
-		return cis_fail(err, EPROTO, "handshake: cannot look at the second descriptor: %s", strerror(errno));
+		return cis_fail(err, EPROTO, "handshake: cannot look at the second descriptor: %s",
+				strerror(errno));
 	if (fs.f_type != TMPFS_MAGIC && fs.f_type != HUGETLBFS_MAGIC)
 		return cis_fail(err, EPROTO, "handshake: the second descriptor is not a memfd");
 	if ((flags & O_ACCMODE) != O_RDWR || flags & O_PATH)
@@ -48,16 +50,19 @@ static int check_seals(int fd, bool *ret_can_shrink, struct cis_error *err)
 	int seals = fcntl(fd, F_GET_SEALS);
 
 	if (seals < 0)
-		return cis_fail(err, EPROTO, "handshake: the second descriptor is not a memfd: %s", strerror(errno));
+		return cis_fail(err, EPROTO, "handshake: the second descriptor is not a memfd: %s",
+				strerror(errno));
 	if (seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE))
-		return cis_fail(err, EPROTO, "handshake: the memfd is sealed against writing: it cannot be filled");
+		return cis_fail(err, EPROTO,
+				"handshake: the memfd is sealed against writing: it cannot be filled");
 	if (!(seals & F_SEAL_SHRINK) && !fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK))
 		seals |= F_SEAL_SHRINK;
 	*ret_can_shrink = !(seals & F_SEAL_SHRINK);
 	return 0;
 }
 
-static int check_memfd(const struct cis_guest_layout *layout, int fd, bool *ret_can_shrink, struct cis_error *err)
+static int check_memfd(const struct cis_guest_layout *layout, int fd, bool *ret_can_shrink,
+		       struct cis_error *err)
 {
 	uint32_t page_bytes = 0;
 	struct stat st;
@@ -72,11 +77,14 @@ static int check_memfd(const struct cis_guest_layout *layout, int fd, bool *ret_
 		const struct cis_guest_region *reg = &layout->regions[i];
 
 		if (reg->page_bytes != page_bytes)
-			r = cis_fail(err, EPROTO, "handshake: region %zu has pages of %u bytes, its memfd of %u", i,
+			r = cis_fail(err, EPROTO,
+				     "handshake: region %zu has pages of %u bytes, its memfd of %u", i,
 				     reg->page_bytes, page_bytes);
 		else if (reg->offset + reg->bytes > (uint64_t)st.st_size)
-			r = cis_fail(err, EPROTO, "handshake: region %zu ends at %llu of the memfd, which has %llu bytes", i,
-				     (unsigned long long)(reg->offset + reg->bytes), (unsigned long long)st.st_size);
+			r = cis_fail(err, EPROTO,
+				     "handshake: region %zu ends at %llu of the memfd, which has %llu bytes",
+				     i, (unsigned long long)(reg->offset + reg->bytes),
+				     (unsigned long long)st.st_size);
 	}
 	return r;
 }
@@ -84,9 +92,12 @@ static int check_memfd(const struct cis_guest_layout *layout, int fd, bool *ret_
 static int check_count(const struct cis_guest_layout *layout, size_t nr, struct cis_error *err)
 {
 	if (!nr)
-		return cis_fail(err, EPROTO, "handshake: came without a descriptor: the userfaultfd is missing");
+		return cis_fail(err, EPROTO,
+				"handshake: came without a descriptor: the userfaultfd is missing");
 	if (nr == 3)
-		return cis_fail(err, EPROTO, "handshake: came with 3 descriptors, as of Firecracker's secret-hiding branch, which is not supported");
+		return cis_fail(err, EPROTO,
+				"handshake: came with 3 descriptors, as of Firecracker's secret-hiding "
+				"branch, which is not supported");
 	if (nr > 3)
 		return cis_fail(err, EPROTO, "handshake: came with %zu descriptors, not 1 or 2", nr);
 	if (layout->has_kind && (layout->kind == CIS_KIND_ANONYMOUS) != (nr == 1))
@@ -95,8 +106,8 @@ static int check_count(const struct cis_guest_layout *layout, size_t nr, struct 
 	return 0;
 }
 
-int cis_guest_take_fds(const struct cis_guest_layout *layout, const int *fds, size_t nr, struct cis_guest_memory *ret,
-		       struct cis_error *err)
+int cis_guest_take_fds(const struct cis_guest_layout *layout, const int *fds, size_t nr,
+		       struct cis_guest_memory *ret, struct cis_error *err)
 {
 	struct cis_guest_memory mem = { .memfd = -1, .kind = CIS_KIND_ANONYMOUS };
 	int r = check_count(layout, nr, err);

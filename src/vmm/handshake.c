@@ -7,8 +7,8 @@
 #define DEPTH_MAX 32 /* of brackets: the real ones have 4 */
 
 /*
- * The stream has no length, so its end is found by counting brackets outside of strings.  Whether it is JSON is asked
- * once, of the whole text.
+ * The stream has no length, so its end is found by counting brackets outside of strings.  Whether it is JSON
+ * is asked once, of the whole text.
  */
 enum where { BEFORE, INSIDE, STRING, ESCAPE, AFTER, REFUSED };
 
@@ -71,7 +71,9 @@ static int scan(struct cis_handshake *hs, char c, struct cis_error *err)
 		if (is_space(c))
 			return 0;
 		if (c != '[')
-			return cis_fail(err, EPROTO, "handshake: starts with byte 0x%02x, not with a JSON array", (unsigned char)c);
+			return cis_fail(err, EPROTO,
+					"handshake: starts with byte 0x%02x, not with a JSON array",
+					(unsigned char)c);
 		hs->where = INSIDE;
 		hs->depth = 1;
 		return 0;
@@ -87,7 +89,8 @@ static int scan(struct cis_handshake *hs, char c, struct cis_error *err)
 	case AFTER:
 		if (is_space(c))
 			return 0;
-		return cis_fail(err, EPROTO, "handshake: byte 0x%02x after the end of the array", (unsigned char)c);
+		return cis_fail(err, EPROTO, "handshake: byte 0x%02x after the end of the array",
+				(unsigned char)c);
 	case REFUSED:
 		break;
 	}
@@ -127,7 +130,8 @@ static int take(struct cis_handshake *hs, const char *bytes, size_t len, struct 
 	return cis_layout_parse(hs->text, hs->len, &hs->layout, err);
 }
 
-int cis_handshake_feed(struct cis_handshake *hs, const void *bytes, size_t len, bool *ret_done, struct cis_error *err)
+int cis_handshake_feed(struct cis_handshake *hs, const void *bytes, size_t len, bool *ret_done,
+		       struct cis_error *err)
 {
 	int r = take(hs, bytes, len, err);
 
@@ -145,6 +149,7 @@ int cis_handshake_end(const struct cis_handshake *hs, struct cis_error *err)
 		return 0;
 	if (!hs->len)
 		return cis_fail(err, EPROTO, "handshake: the connection was closed without a byte");
-	return cis_fail(err, EPROTO, "handshake: the connection was closed after %zu bytes, before the end of the array",
+	return cis_fail(err, EPROTO,
+			"handshake: the connection was closed after %zu bytes, before the end of the array",
 			hs->len);
 }

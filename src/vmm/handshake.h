@@ -1,8 +1,8 @@
 /*
  * What a guest's monitor says when it hands over its memory.
  *
- * Firecracker connects to our socket and sends one JSON array without length, newline or version, and its userfaultfd
- * with the first byte.  One object a region:
+ * Firecracker connects to our socket and sends one JSON array without length, newline or version, and its
+ * userfaultfd with the first byte.  One object a region:
  *
  *	base_host_virt_addr	address in the monitor
  *	size			bytes
@@ -10,16 +10,18 @@
  *	page_size		bytes (v1.12 and later)
  *	page_size_kib		bytes too, whatever its name says (v1.7 and later)
  *
- * Without a page size it is 4096 (v1.1 to v1.6).  Keys that we do not know are ignored.  With a second descriptor, the
- * memory is a memfd mapped shared, in which a region lies at its offset.
+ * Without a page size it is 4096 (v1.1 to v1.6).  Keys that we do not know are ignored.  With a second
+ * descriptor, the memory is a memfd mapped shared, in which a region lies at its offset.
  *
- * libcistern sends the same with one more key, "cistern", in the first object; each of its keys may be left out:
+ * libcistern sends the same with one more key, "cistern", in the first object; each of its keys may be left
+ * out:
  *
- *	kind		"anonymous": one descriptor; "shared" or "private": the memfd, or the base memfd, is the second
+ *	kind		"anonymous": one descriptor; "shared" or "private": the memfd, or the base memfd, is
+ *			the second
  *	ack		true: answer "k" once the guest is served, or "e" and the reason before closing
  *	allocated	true: the memfd's pages are allocated already, so that they can be filled in place
- *	regions		array of {"name": string, "gpa": guest physical address}, one for each region, both optional;
- *			they place a region in an image by its table instead of by its offset
+ *	regions		array of {"name": string, "gpa": guest physical address}, one for each region, both
+ *			optional; they place a region in an image by its table instead of by its offset
  *
  * Nothing here waits, reads a descriptor or trusts a number.
  */
@@ -81,9 +83,12 @@ void cis_handshake_destroy(struct cis_handshake *hs);
  *
  * Return: 0; -EPROTO with what is wrong, for good: feed nothing more; -ENOMEM.
  */
-int cis_handshake_feed(struct cis_handshake *hs, const void *bytes, size_t len, bool *ret_done, struct cis_error *err);
+int cis_handshake_feed(struct cis_handshake *hs, const void *bytes, size_t len, bool *ret_done,
+		       struct cis_error *err);
 
-/** cis_handshake_end() - the stream ended.  Return: 0 when it was complete, else -EPROTO with what is missing. */
+/**
+ * cis_handshake_end() - the stream ended.  Return: 0 when it was complete, else -EPROTO with what is missing.
+ */
 int cis_handshake_end(const struct cis_handshake *hs, struct cis_error *err);
 
 /** cis_handshake_layout() - after cis_handshake_feed() said done; else NULL. */
@@ -119,8 +124,8 @@ struct cis_guest_memory {
  *
  * Return: 0, or -EPROTO with the reason.
  */
-int cis_guest_take_fds(const struct cis_guest_layout *layout, const int *fds, size_t nr, struct cis_guest_memory *ret,
-		       struct cis_error *err);
+int cis_guest_take_fds(const struct cis_guest_layout *layout, const int *fds, size_t nr,
+		       struct cis_guest_memory *ret, struct cis_error *err);
 
 /**
  * struct cis_guest_image - the numbers of an image that its guest must match
@@ -144,6 +149,7 @@ struct cis_guest_image {
  *
  * Return: 0, or -EPROTO with the reason; image_offset is undefined then.
  */
-int cis_guest_fit_image(struct cis_guest_layout *layout, const struct cis_guest_image *img, struct cis_error *err);
+int cis_guest_fit_image(struct cis_guest_layout *layout, const struct cis_guest_image *img,
+			struct cis_error *err);
 
 #endif

@@ -10,8 +10,12 @@
 #define PAGE_2M     (2u << 20)
 #define ADDRESS_MAX (1ull << 56) /* what user space has with five levels of page tables */
 
-/* @name of @object as a number.  Absent: *ret is left and false given by @ret_there; if that is NULL, it must be there. */
-static int number(const json_t *object, const char *name, bool *ret_there, uint64_t *ret, struct cis_error *err)
+/*
+ * @name of @object as a number.  Absent: *ret is left and false given by @ret_there; if that is NULL, it must
+ * be there.
+ */
+static int number(const json_t *object, const char *name, bool *ret_there, uint64_t *ret,
+		  struct cis_error *err)
 {
 	const json_t *v = json_object_get(object, name);
 
@@ -22,7 +26,8 @@ static int number(const json_t *object, const char *name, bool *ret_there, uint6
 	if (!json_is_integer(v))
 		return cis_fail(err, EPROTO, "\"%s\" is not an integer", name);
 	if (json_integer_value(v) < 0)
-		return cis_fail(err, EPROTO, "\"%s\" is %lld: out of range", name, (long long)json_integer_value(v));
+		return cis_fail(err, EPROTO, "\"%s\" is %lld: out of range", name,
+				(long long)json_integer_value(v));
 	*ret = (uint64_t)json_integer_value(v);
 	return 0;
 }
@@ -38,14 +43,18 @@ static int page_size(const json_t *object, uint32_t *ret, struct cis_error *err)
 	if (r)
 		return r;
 	if (has_new && has_old && bytes != old)
-		return cis_fail(err, EPROTO, "\"page_size\" is %llu and \"page_size_kib\" is %llu: both are bytes and must be equal",
+		return cis_fail(err, EPROTO,
+				"\"page_size\" is %llu and \"page_size_kib\" is %llu: both are bytes and "
+				"must be equal",
 				(unsigned long long)bytes, (unsigned long long)old);
 	if (!has_new)
 		bytes = old;
 	if (!bytes || bytes & (bytes - 1))
-		return cis_fail(err, EPROTO, "page size %llu is not a power of two", (unsigned long long)bytes);
+		return cis_fail(err, EPROTO, "page size %llu is not a power of two",
+				(unsigned long long)bytes);
 	if (bytes != PAGE_4K && bytes != PAGE_2M)
-		return cis_fail(err, EPROTO, "page size %llu is not served: only 4096 and 2097152 are", (unsigned long long)bytes);
+		return cis_fail(err, EPROTO, "page size %llu is not served: only 4096 and 2097152 are",
+				(unsigned long long)bytes);
 	*ret = (uint32_t)bytes;
 	return 0;
 }
@@ -53,7 +62,8 @@ static int page_size(const json_t *object, uint32_t *ret, struct cis_error *err)
 static int check_aligned(const char *name, uint64_t v, uint32_t page_bytes, struct cis_error *err)
 {
 	if (v % page_bytes)
-		return cis_fail(err, EPROTO, "%s %llu is not a multiple of the page size %u", name, (unsigned long long)v, page_bytes);
+		return cis_fail(err, EPROTO, "%s %llu is not a multiple of the page size %u", name,
+				(unsigned long long)v, page_bytes);
 	return 0;
 }
 
@@ -66,11 +76,13 @@ static int check_region(const struct cis_guest_region *reg, struct cis_error *er
 	if (!reg->hva)
 		return cis_fail(err, EPROTO, "address is 0");
 	if (reg->bytes > CIS_HANDSHAKE_GUEST_MAX || reg->offset > CIS_HANDSHAKE_GUEST_MAX - reg->bytes)
-		return cis_fail(err, EPROTO, "offset %llu and size %llu go beyond 16 TiB", (unsigned long long)reg->offset,
-				(unsigned long long)reg->bytes);
+		return cis_fail(err, EPROTO, "offset %llu and size %llu go beyond 16 TiB",
+				(unsigned long long)reg->offset, (unsigned long long)reg->bytes);
 	if (reg->hva > ADDRESS_MAX - reg->bytes)
-		return cis_fail(err, EPROTO, "address 0x%llx and size %llu go beyond what a process has: wraps or is no address",
-				(unsigned long long)reg->hva, (unsigned long long)reg->bytes);
+		return cis_fail(
+			err, EPROTO,
+			"address 0x%llx and size %llu go beyond what a process has: wraps or is no address",
+			(unsigned long long)reg->hva, (unsigned long long)reg->bytes);
 	r = check_aligned("address", reg->hva, reg->page_bytes, err);
 	if (!r)
 		r = check_aligned("size", reg->bytes, reg->page_bytes, err);
@@ -84,7 +96,8 @@ static int parse_region(const json_t *object, struct cis_guest_region *ret, stru
 	if (!json_is_object(object))
 		return cis_fail(err, EPROTO, "not an object");
 	if (json_is_true(json_object_get(object, "is_guest_memfd")))
-		return cis_fail(err, EPROTO, "guest_memfd: Firecracker's secret-hiding branch is not supported");
+		return cis_fail(err, EPROTO,
+				"guest_memfd: Firecracker's secret-hiding branch is not supported");
 	r = number(object, "base_host_virt_addr", NULL, &ret->hva, err);
 	if (!r)
 		r = number(object, "size", NULL, &ret->bytes, err);
@@ -135,7 +148,8 @@ static int parse_name(const json_t *object, char *ret, struct cis_error *err)
 	if (!text)
 		return cis_fail(err, EPROTO, "\"name\" is not a string");
 	if (len >= CIS_HANDSHAKE_NAME_BYTES)
-		return cis_fail(err, EPROTO, "\"name\" is longer than %d bytes", CIS_HANDSHAKE_NAME_BYTES - 1);
+		return cis_fail(err, EPROTO, "\"name\" is longer than %d bytes",
+				CIS_HANDSHAKE_NAME_BYTES - 1);
 	for (size_t i = 0; i < len; i++)
 		if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
 			return cis_fail(err, EPROTO, "\"name\" has a control character");
@@ -148,7 +162,8 @@ static int parse_names(const json_t *array, struct cis_guest_layout *ret, struct
 	int r = 0;
 
 	if (!json_is_array(array) || json_array_size(array) != ret->nr_regions)
-		return cis_fail(err, EPROTO, "\"cistern\": \"regions\" is not an array of %zu objects", ret->nr_regions);
+		return cis_fail(err, EPROTO, "\"cistern\": \"regions\" is not an array of %zu objects",
+				ret->nr_regions);
 	for (size_t i = 0; i < ret->nr_regions && !r; i++) {
 		const json_t *object = json_array_get(array, i);
 		struct cis_guest_region *reg = &ret->regions[i];
@@ -205,8 +220,8 @@ static int check_overlap(const struct cis_guest_layout *lay, struct cis_error *e
 	qsort(sorted, lay->nr_regions, sizeof(sorted[0]), by_hva);
 	for (size_t i = 1; i < lay->nr_regions; i++)
 		if (sorted[i]->hva - sorted[i - 1]->hva < sorted[i - 1]->bytes)
-			return cis_fail(err, EPROTO, "regions %td and %td overlap in address", sorted[i - 1] - lay->regions,
-					sorted[i] - lay->regions);
+			return cis_fail(err, EPROTO, "regions %td and %td overlap in address",
+					sorted[i - 1] - lay->regions, sorted[i] - lay->regions);
 	qsort(sorted, lay->nr_regions, sizeof(sorted[0]), by_offset);
 	for (size_t i = 1; i < lay->nr_regions; i++)
 		if (sorted[i]->offset - sorted[i - 1]->offset < sorted[i - 1]->bytes)
@@ -256,10 +271,12 @@ int cis_layout_parse(const char *text, size_t len, struct cis_guest_layout *ret,
 	if (!json_is_array(array))
 		r = cis_fail(err, EPROTO, "handshake: not an array");
 	else if (!lay.nr_regions || lay.nr_regions > CIS_HANDSHAKE_REGIONS_MAX)
-		r = cis_fail(err, EPROTO, "handshake: %zu regions, not 1 to %d", lay.nr_regions, CIS_HANDSHAKE_REGIONS_MAX);
+		r = cis_fail(err, EPROTO, "handshake: %zu regions, not 1 to %d", lay.nr_regions,
+			     CIS_HANDSHAKE_REGIONS_MAX);
 	else {
 		lay.regions = calloc(lay.nr_regions, sizeof(*lay.regions));
-		r = lay.regions ? parse_regions(array, &lay, err) : cis_fail(err, ENOMEM, "handshake: no memory");
+		r = lay.regions ? parse_regions(array, &lay, err) :
+				  cis_fail(err, ENOMEM, "handshake: no memory");
 	}
 	json_decref(array);
 	if (r)

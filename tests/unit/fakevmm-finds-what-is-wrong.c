@@ -1,5 +1,6 @@
 /*
- * The conformance kit against a server of a hundred lines: whatever is served right passes, and whatever is not is found.
+ * The conformance kit against a server of a hundred lines: whatever is served right passes, and whatever is
+ * not is found.
  *
  * The handshake that it sends is read by the daemon's own parser, so the two are tested against each other.
  */
@@ -168,7 +169,9 @@ static uint64_t figure(const char *name)
 	return strtoull(at + strlen(key), NULL, 10);
 }
 
-/* Accept and read until the handshake is complete or refused.  Return: 0, or -errno with the reason in @err. */
+/*
+ * Accept and read until the handshake is complete or refused.  Return: 0, or -errno with the reason in @err.
+ */
 static int hear(struct cis_error *err)
 {
 	struct pollfd l = { .fd = srv.listen, .events = POLLIN };
@@ -184,7 +187,8 @@ static int hear(struct cis_error *err)
 		size_t nr, len;
 
 		assert_int_equal(poll(&p, 1, 20000), 1);
-		r = cis_sock_recv(srv.sock, buf, sizeof(buf), srv.fds + srv.nr_fds, 8 - srv.nr_fds, &nr, &len);
+		r = cis_sock_recv(srv.sock, buf, sizeof(buf), srv.fds + srv.nr_fds, 8 - srv.nr_fds, &nr,
+				  &len);
 		if (r)
 			return cis_fail(err, -r, "receiving: %s", strerror(-r));
 		srv.nr_fds += nr;
@@ -252,7 +256,8 @@ static void take_event(const struct uffd_msg *msg)
 /* One round: take all events, then answer.  Return: false when the guest's process has ended. */
 static bool serve_round(void)
 {
-	struct pollfd p[2] = { { .fd = srv.mem.uffd, .events = POLLIN }, { .fd = srv.pidfd, .events = POLLIN } };
+	struct pollfd p[2] = { { .fd = srv.mem.uffd, .events = POLLIN },
+			       { .fd = srv.pidfd, .events = POLLIN } };
 	uint64_t again[4 * PAGES];
 	struct uffd_msg msg;
 	size_t n, nr;
@@ -299,8 +304,9 @@ static void test_every_version_every_byte(void **state)
 	for (unsigned v = 1; v <= 17; v++) {
 		char args[160];
 
-		snprintf(args, sizeof(args), "--json --timeout 20 --expect %%M --handshake v1.%u --fragment %u --regions %u",
-			 v, 1 + v * 13, 1 + v % 9);
+		snprintf(args, sizeof(args),
+			 "--json --timeout 20 --expect %%M --handshake v1.%u --fragment %u --regions %u", v,
+			 1 + v * 13, 1 + v % 9);
 		plays_well(args);
 		assert_int_equal(figure("touched"), PAGES);
 		assert_int_equal(figure("verified"), PAGES);
@@ -318,8 +324,10 @@ static void test_every_kind_of_memory(void **state)
 	for (unsigned i = 0; i < 3; i++) {
 		char args[200];
 
-		snprintf(args, sizeof(args), "--json --timeout 20 --client --expect %%M --memory %s --regions 100K,900K,24K "
-			 "--threads 3 --order random --seed %u", kinds[i], i);
+		snprintf(args, sizeof(args),
+			 "--json --timeout 20 --client --expect %%M --memory %s --regions 100K,900K,24K "
+			 "--threads 3 --order random --seed %u",
+			 kinds[i], i);
 		plays_well(args);
 		assert_int_equal(srv.lay->kind, i);
 		assert_int_equal(srv.mem.memfd >= 0, i > 0);
@@ -330,7 +338,8 @@ static void test_every_kind_of_memory(void **state)
 
 static void test_writes_are_kept(void **state)
 {
-	plays_well("--json --timeout 20 --expect %M --do write:10-99,verify,remove:20-29,verify,write:25,verify --threads 2");
+	plays_well("--json --timeout 20 --expect %M --do "
+		   "write:10-99,verify,remove:20-29,verify,write:25,verify --threads 2");
 	assert_int_equal(figure("writes"), 91);
 	assert_int_equal(figure("pages_removed"), 10);
 	assert_int_equal(figure("verified"), 3 * PAGES);
@@ -358,7 +367,8 @@ static void test_a_dropped_remove_is_found(void **state)
 
 static void test_storms_of_removes(void **state)
 {
-	plays_well("--json --timeout 20 --expect %M --do &storm:300,read,verify,&storm:300,&write,verify,join,verify --threads 2");
+	plays_well("--json --timeout 20 --expect %M --do "
+		   "&storm:300,read,verify,&storm:300,&write,verify,join,verify --threads 2");
 	assert_int_equal(figure("removes"), 600);
 	assert_int_equal(srv.nr_removes, 600);
 }
@@ -543,9 +553,18 @@ static void test_every_bad_way_is_refused(void **state)
 
 static void test_wrong_usage(void **state)
 {
-	static const char *const bad[] = { "--size 0", "--size x", "--regions 0", "--threads 65", "--handshake v2.0", "--bad it",
-					   "--nothing", "--memory odd", "--exit-after never", "--size 8K --regions 3",
-					   "--regions 5000,4096", "another" };
+	static const char *const bad[] = { "--size 0",
+					   "--size x",
+					   "--regions 0",
+					   "--threads 65",
+					   "--handshake v2.0",
+					   "--bad it",
+					   "--nothing",
+					   "--memory odd",
+					   "--exit-after never",
+					   "--size 8K --regions 3",
+					   "--regions 5000,4096",
+					   "another" };
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		start(bad[i]);

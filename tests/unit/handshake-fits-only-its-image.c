@@ -18,8 +18,11 @@ static const struct cis_region_entry blocks[] = {
 
 static int set_up(void **state)
 {
-	regions[0] = (struct cis_guest_region){ .hva = MIB, .bytes = 6 * MIB, .offset = 0, .page_bytes = 4096 };
-	regions[1] = (struct cis_guest_region){ .hva = 64 * MIB, .bytes = 4 * MIB, .offset = 6 * MIB, .page_bytes = 4096 };
+	regions[0] =
+		(struct cis_guest_region){ .hva = MIB, .bytes = 6 * MIB, .offset = 0, .page_bytes = 4096 };
+	regions[1] = (struct cis_guest_region){
+		.hva = 64 * MIB, .bytes = 4 * MIB, .offset = 6 * MIB, .page_bytes = 4096
+	};
 	layout.nr_regions = 2;
 	layout.bytes = 10 * MIB;
 	image = (struct cis_guest_image){ .path = "a.cis", .guest_bytes = 10 * MIB, .page_shift = 12 };
@@ -58,7 +61,8 @@ static void test_by_offset(void **state)
 static void test_page_size(void **state)
 {
 	regions[1].page_bytes = 2 * MIB;
-	refused("region 1: pages of 2 MiB, but the image has pages of 4 KiB: run `cistern image optimize a.cis OUT --page 2M`");
+	refused("region 1: pages of 2 MiB, but the image has pages of 4 KiB: run `cistern image optimize "
+		"a.cis OUT --page 2M`");
 	image.page_shift = 21;
 	fits();
 }
@@ -76,9 +80,15 @@ static void test_by_address(void **state)
 	image.blocks = blocks;
 	image.nr_blocks = 3;
 	image.guest_bytes = 11 * MIB;
-	regions[0] = (struct cis_guest_region){ .hva = MIB, .bytes = 4 * MIB, .page_bytes = 4096, .has_gpa = true, .gpa = 4096 * MIB };
-	regions[1] = (struct cis_guest_region){ .hva = 64 * MIB, .bytes = MIB, .offset = 4 * MIB, .page_bytes = 4096,
-						.has_gpa = true, .gpa = 5 * MIB };
+	regions[0] = (struct cis_guest_region){
+		.hva = MIB, .bytes = 4 * MIB, .page_bytes = 4096, .has_gpa = true, .gpa = 4096 * MIB
+	};
+	regions[1] = (struct cis_guest_region){ .hva = 64 * MIB,
+						.bytes = MIB,
+						.offset = 4 * MIB,
+						.page_bytes = 4096,
+						.has_gpa = true,
+						.gpa = 5 * MIB };
 	fits();
 	assert_int_equal(regions[0].image_offset, 6 * MIB);
 	assert_int_equal(regions[1].image_offset, 5 * MIB);

@@ -1,4 +1,7 @@
-/* Every version's handshake is understood, however the stream is cut; what is not one is refused with the reason. */
+/*
+ * Every version's handshake is understood, however the stream is cut; what is not one is refused with the
+ * reason.
+ */
 #include "check.h"
 
 #include <errno.h>
@@ -7,7 +10,8 @@
 
 #define REGION(more) "{\"base_host_virt_addr\":139637976727552,\"size\":4194304,\"offset\":0" more "}"
 
-static int feed_cut(const char *text, size_t len, size_t piece, struct cis_handshake **ret, struct cis_error *err)
+static int feed_cut(const char *text, size_t len, size_t piece, struct cis_handshake **ret,
+		    struct cis_error *err)
 {
 	struct cis_handshake *hs;
 	bool done = false;
@@ -46,7 +50,8 @@ static struct cis_guest_layout *accept_text(const char *text, struct cis_handsha
 
 static void test_v1_1(void **state)
 {
-	static const char text[] = "[{\"base_host_virt_addr\":139637976727552,\"size\":3221225472,\"offset\":0},"
+	static const char text[] =
+		"[{\"base_host_virt_addr\":139637976727552,\"size\":3221225472,\"offset\":0},"
 		"{\"base_host_virt_addr\":139641197953024,\"size\":1073741824,\"offset\":3221225472}]";
 	struct cis_handshake *hs;
 	struct cis_guest_layout *lay = accept_text(text, &hs);
@@ -87,7 +92,8 @@ static void test_v1_12_says_it_twice(void **state)
 static void test_unknown_keys_brackets_in_strings_and_white_space(void **state)
 {
 	struct cis_handshake *hs;
-	struct cis_guest_layout *lay = accept_text(" \n[" REGION(",\"x]\\\"]}\":[{\"y\":\"]\\\\\"},[1.5,null]]") " ]\r\n", &hs);
+	struct cis_guest_layout *lay =
+		accept_text(" \n[" REGION(",\"x]\\\"]}\":[{\"y\":\"]\\\\\"},[1.5,null]]") " ]\r\n", &hs);
 
 	assert_int_equal(lay->nr_regions, 1);
 	cis_handshake_destroy(hs);
@@ -116,7 +122,8 @@ static size_t many(char *text, size_t nr)
 	size_t len = (size_t)sprintf(text, "[");
 
 	for (size_t i = 0; i < nr; i++)
-		len += (size_t)sprintf(text + len, "%s{\"base_host_virt_addr\":%zu,\"size\":4096,\"offset\":%zu}",
+		len += (size_t)sprintf(text + len,
+				       "%s{\"base_host_virt_addr\":%zu,\"size\":4096,\"offset\":%zu}",
 				       i ? "," : "", (1000 - i) * 8192, i * 4096);
 	return len + (size_t)sprintf(text + len, "]");
 }
@@ -191,7 +198,8 @@ static const struct {
 	{ "[{\"base_host_virt_addr\":4097,\"size\":4096,\"offset\":0}]", "address 4097 is not a multiple" },
 	{ "[{\"base_host_virt_addr\":4096,\"size\":4095,\"offset\":0}]", "size 4095 is not a multiple" },
 	{ "[{\"base_host_virt_addr\":4096,\"size\":4096,\"offset\":8}]", "offset 8 is not a multiple" },
-	{ "[{\"base_host_virt_addr\":4096,\"size\":2097152,\"offset\":0,\"page_size\":2097152}]", "address 4096 is not" },
+	{ "[{\"base_host_virt_addr\":4096,\"size\":2097152,\"offset\":0,\"page_size\":2097152}]",
+	  "address 4096 is not" },
 	{ "[" REGION(",\"page_size\":0") "]", "page size 0 is not a power of two" },
 	{ "[" REGION(",\"page_size\":4097") "]", "page size 4097 is not a power of two" },
 	{ "[" REGION(",\"page_size\":1073741824") "]", "page size 1073741824 is not served" },
@@ -199,8 +207,10 @@ static const struct {
 	{ "[" REGION(",\"page_size\":4096,\"page_size_kib\":4") "]", "must be equal" },
 	{ "[" REGION(",\"page_size\":null") "]", "\"page_size\" is not an integer" },
 	{ "[" REGION("") "," REGION("") "]", "regions 0 and 1 overlap in address" },
-	{ "[" REGION("") ",{\"base_host_virt_addr\":139637980917760,\"size\":4096,\"offset\":4194304}]", "overlap in address" },
-	{ "[" REGION("") ",{\"base_host_virt_addr\":4096,\"size\":4096,\"offset\":4190208}]", "overlap in the memory file" },
+	{ "[" REGION("") ",{\"base_host_virt_addr\":139637980917760,\"size\":4096,\"offset\":4194304}]",
+	  "overlap in address" },
+	{ "[" REGION("") ",{\"base_host_virt_addr\":4096,\"size\":4096,\"offset\":4190208}]",
+	  "overlap in the memory file" },
 	{ "[" REGION(",\"gpa_start\":0,\"is_guest_memfd\":true") "]", "secret-hiding" },
 	{ "[" REGION(",\"cistern\":1") "]", "\"cistern\" is not an object" },
 	{ "[" REGION(",\"cistern\":{\"kind\":\"odd\"}") "]", "\"kind\" is not" },
@@ -209,7 +219,8 @@ static const struct {
 	{ "[" REGION(",\"cistern\":{\"regions\":[]}") "]", "not an array of 1 objects" },
 	{ "[" REGION(",\"cistern\":{\"regions\":[{\"name\":\"a\\nb\"}]}") "]", "control character" },
 	{ "[" REGION(",\"cistern\":{\"regions\":[{\"name\":7}]}") "]", "\"name\" is not a string" },
-	{ "[" REGION(",\"cistern\":{\"regions\":[{\"gpa\":-1}]}") "]", "region 0: \"gpa\" is -1: out of range" },
+	{ "[" REGION(",\"cistern\":{\"regions\":[{\"gpa\":-1}]}") "]",
+	  "region 0: \"gpa\" is -1: out of range" },
 };
 
 static void test_bad(void **state)
@@ -228,7 +239,8 @@ static void test_bad(void **state)
 
 static void test_refusals_hold_no_control_characters(void **state)
 {
-	static const char *const texts[] = { "[\x1b[2J]", "[{\"a\x7f\x1b\":}]", "[\"\xff\n\"]", "[tr\x1bue]" };
+	static const char *const texts[] = { "[\x1b[2J]", "[{\"a\x7f\x1b\":}]", "[\"\xff\n\"]",
+					     "[tr\x1bue]" };
 
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
 		struct cis_error err = { 0 };

@@ -133,7 +133,8 @@ static void test_no_descriptor_left(void **state)
 	before = rig_fds("");
 	for (size_t i = 0; i < 100; i++)
 		clients[i] = rig_connect("g");
-	assert_int_equal(recv(clients[99], &byte, 1, 0), 0); /* the last in the queue: all before it have been decided on */
+	/* The last in the queue: all before it have been decided on. */
+	assert_int_equal(recv(clients[99], &byte, 1, 0), 0);
 	for (size_t i = 0; i < 100; i++)
 		nr_closed += recv(clients[i], &byte, 1, MSG_DONTWAIT) == 0;
 	assert_in_range(nr_closed, 60, 99);

@@ -1,4 +1,7 @@
-/* The engine is killed: guests stall and never read zeros, and another engine gets everything and serves them. */
+/*
+ * The engine is killed: guests stall and never read zeros, and another engine gets everything and serves
+ * them.
+ */
 #include "keeper-rig.h"
 
 #include <sys/mman.h>
@@ -17,7 +20,8 @@ static int be_guest(const char *path, int go)
 	if (page == MAP_FAILED || cis_uffd_open(0, &uffd) ||
 	    cis_uffd_register(uffd, (uintptr_t)page, 4096, UFFDIO_REGISTER_MODE_MISSING))
 		return 2;
-	if (cis_sock_connect(path, SOCK_STREAM, &sock, NULL) || cis_sock_send_all(sock, &page, sizeof(page), &uffd, 1))
+	if (cis_sock_connect(path, SOCK_STREAM, &sock, NULL) ||
+	    cis_sock_send_all(sock, &page, sizeof(page), &uffd, 1))
 		return 3;
 	close(uffd);
 	if (read(go, &byte, 1) != 1)

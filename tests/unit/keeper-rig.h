@@ -64,7 +64,8 @@ static inline struct seen *rig_conn(uint64_t id)
 	return NULL;
 }
 
-static inline void on_listening(void *ctx, uint64_t listener, const struct cis_wire_listen *listen, int error, const char *why)
+static inline void on_listening(void *ctx, uint64_t listener, const struct cis_wire_listen *listen, int error,
+				const char *why)
 {
 	rig.last_listener = listener;
 	rig.listen_error = error;
@@ -73,10 +74,12 @@ static inline void on_listening(void *ctx, uint64_t listener, const struct cis_w
 	if (!listen)
 		return;
 	rig.last_listen = *listen;
-	snprintf(rig.last_note, sizeof(rig.last_note), "%.*s", (int)listen->note_len, (const char *)listen->note);
+	snprintf(rig.last_note, sizeof(rig.last_note), "%.*s", (int)listen->note_len,
+		 (const char *)listen->note);
 }
 
-static inline void on_connection(void *ctx, uint64_t conn, uint64_t listener, const struct cis_peer *peer, int pidfd)
+static inline void on_connection(void *ctx, uint64_t conn, uint64_t listener, const struct cis_peer *peer,
+				 int pidfd)
 {
 	struct seen *s = &rig.conns[rig.nr_conns++];
 
@@ -89,7 +92,8 @@ static inline void on_connection(void *ctx, uint64_t conn, uint64_t listener, co
 	s->state_fd = -1;
 }
 
-static inline void on_bytes(void *ctx, uint64_t conn, uint64_t at, const void *bytes, size_t len, const int *fds, size_t nr_fds)
+static inline void on_bytes(void *ctx, uint64_t conn, uint64_t at, const void *bytes, size_t len,
+			    const int *fds, size_t nr_fds)
 {
 	struct seen *s = rig_conn(conn);
 
@@ -280,7 +284,9 @@ static inline int rig_connect(const char *name)
 /** rig_barrier() - all that was asked for is done: an impossible listener has been refused. */
 static inline void rig_barrier(void)
 {
-	struct cis_wire_listen listen = { .path = "/nonexistent/socket", .uid = UINT32_MAX, .gid = UINT32_MAX };
+	struct cis_wire_listen listen = { .path = "/nonexistent/socket",
+					  .uid = UINT32_MAX,
+					  .gid = UINT32_MAX };
 	int before = rig.nr_listening;
 
 	assert_int_equal(cis_keeper_link_listen(rig.link, 999999, &listen), 0);

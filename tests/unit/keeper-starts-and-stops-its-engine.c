@@ -1,4 +1,7 @@
-/* The engine gets one descriptor and the environment it was given; its end, and a signal to the keeper, do what is promised. */
+/*
+ * The engine gets one descriptor and the environment it was given; its end, and a signal to the keeper, do
+ * what is promised.
+ */
 #include "keeper-rig.h"
 
 #include <sched.h>
@@ -11,7 +14,8 @@ static struct {
 	uint64_t conn;
 } heard;
 
-static void nop_listening(void *ctx, uint64_t id, const struct cis_wire_listen *listen, int error, const char *why)
+static void nop_listening(void *ctx, uint64_t id, const struct cis_wire_listen *listen, int error,
+			  const char *why)
 {
 }
 
@@ -20,7 +24,8 @@ static void note_connection(void *ctx, uint64_t conn, uint64_t id, const struct 
 	heard.conn = conn;
 }
 
-static void nop_bytes(void *ctx, uint64_t conn, uint64_t at, const void *bytes, size_t len, const int *fds, size_t nr)
+static void nop_bytes(void *ctx, uint64_t conn, uint64_t at, const void *bytes, size_t len, const int *fds,
+		      size_t nr)
 {
 }
 
@@ -51,8 +56,9 @@ static void note_lost(void *ctx)
 	heard.lost = true;
 }
 
-static const struct cis_keeper_link_ops ops = { nop_listening, note_connection, nop_bytes, nop_broken, nop_conn,
-						nop_conn, nop_state, note_replayed, note_stop, note_lost };
+static const struct cis_keeper_link_ops ops = { nop_listening, note_connection, nop_bytes, nop_broken,
+						nop_conn,      nop_conn,	nop_state, note_replayed,
+						note_stop,     note_lost };
 
 /* Runs in the executed engine: its status says what was wrong. */
 static int engine_inspect(void)
@@ -83,7 +89,10 @@ static int run_until(struct cis_keeper_link *link, const bool *what)
 	return 0;
 }
 
-/* Listens on @path, ends as soon as it is told to stop; "leave" ends once somebody has connected, without a word. */
+/*
+ * Listens on @path, ends as soon as it is told to stop; "leave" ends once somebody has connected, without a
+ * word.
+ */
 static int engine_serve(const char *path, bool leave)
 {
 	struct cis_wire_listen listen = { .mode = 0600, .uid = UINT32_MAX, .gid = UINT32_MAX };
@@ -194,7 +203,10 @@ static void test_signal_without_guests_ends_it(void **state)
 	close(silent);
 }
 
-/* The engine leaves a guest behind: the keeper stays, also when asked to stop, until the guest's process has ended. */
+/*
+ * The engine leaves a guest behind: the keeper stays, also when asked to stop, until the guest's process has
+ * ended.
+ */
 static void test_keeper_stays_while_a_guest_is_held(void **state)
 {
 	pid_t keeper = start("leave", path), guest;
@@ -207,7 +219,8 @@ static void test_keeper_stays_while_a_guest_is_held(void **state)
 	if (!guest) {
 		close(go[1]);
 		client = connect_when_there();
-		if (cis_sock_send_all(client, "x", 1, NULL, 0) || recv(client, &byte, 1, 0) != 1 || write(said[1], "k", 1) != 1)
+		if (cis_sock_send_all(client, "x", 1, NULL, 0) || recv(client, &byte, 1, 0) != 1 ||
+		    write(said[1], "k", 1) != 1)
 			_exit(1);
 		while (!cis_sock_connect(path, SOCK_STREAM, &client, NULL))
 			close(client); /* until the signal has been obeyed, which removes the socket */

@@ -154,7 +154,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_truncated_are_all_closed, make_pair, close_pair),
 		cmocka_unit_test_setup_teardown(test_other_control_data_is_refused, make_pair, close_pair),
 		cmocka_unit_test(test_long_packet_is_refused),
-		cmocka_unit_test_setup_teardown(test_nothing_is_eagain_and_the_end_is_zero, make_pair, close_pair),
+		cmocka_unit_test_setup_teardown(test_nothing_is_eagain_and_the_end_is_zero, make_pair,
+						close_pair),
 		cmocka_unit_test(test_words_before_a_rude_end_are_heard),
 		cmocka_unit_test(test_closed_reader_is_an_error_not_a_signal),
 	};

@@ -1,6 +1,6 @@
 /*
- * What the guest does once its memory is handed over: a list of actions, or lines from standard input, so that a test can
- * force an interleaving: "&" starts one in the background, "join" waits for all of those.
+ * What the guest does once its memory is handed over: a list of actions, or lines from standard input, so
+ * that a test can force an interleaving: "&" starts one in the background, "join" waits for all of those.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -60,7 +60,8 @@ static int parse(struct vm *vm, const char *text, struct action *ret, struct cis
 		return cis_fail(err, EINVAL, "%s: not an action", text);
 	memcpy(a.name, text, len);
 	if (strcmp(a.name, "storm") && a.range.last >= vm->nr_pages)
-		return cis_fail(err, ERANGE, "%s: the guest has %llu pages", text, (unsigned long long)vm->nr_pages);
+		return cis_fail(err, ERANGE, "%s: the guest has %llu pages", text,
+				(unsigned long long)vm->nr_pages);
 	*ret = a;
 	return 0;
 }

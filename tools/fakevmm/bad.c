@@ -119,7 +119,9 @@ static void spoil_region(struct said *s, const char *bad)
 
 static void add_pages(struct text *t, const struct vm *vm, const char *bad)
 {
-	unsigned long long page = is(bad, "page-size") ? 8192 : is(bad, "odd-page-size") ? 4097 : vm->page_bytes;
+	unsigned long long page = is(bad, "page-size")	   ? 8192 :
+				  is(bad, "odd-page-size") ? 4097 :
+							     vm->page_bytes;
 	bool spoilt = page != vm->page_bytes || is(bad, "two-page-sizes");
 
 	if (vm->opt->version >= 12 || spoilt)
@@ -136,7 +138,8 @@ static void add_client(struct text *t, const struct vm *vm)
 	    vm->opt->populate ? "true" : "false");
 }
 
-static void add_region(struct text *t, const struct vm *vm, const struct said *s, const char *bad, bool is_first)
+static void add_region(struct text *t, const struct vm *vm, const struct said *s, const char *bad,
+		       bool is_first)
 {
 	add(t, "%s{", is_first ? "" : ",");
 	if (!is(bad, "no-address"))

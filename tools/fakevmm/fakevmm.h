@@ -1,7 +1,9 @@
 /*
- * cistern-fakevmm: plays a microVM monitor towards a memory daemon, well or badly, and checks every byte it gets.
+ * cistern-fakevmm: plays a microVM monitor towards a memory daemon, well or badly, and checks every byte it
+ * gets.
  *
- * It shares no code with the daemon beyond sockets: what it says is written here again, from the protocol alone.
+ * It shares no code with the daemon beyond sockets: what it says is written here again, from the protocol
+ * alone.
  */
 #ifndef FAKEVMM_H
 #define FAKEVMM_H

@@ -56,7 +56,8 @@ static int send_text(struct vm *vm, const char *text, size_t len, const int *fds
 }
 
 /*
- * Before v1.12 Firecracker closed its socket as soon as it had sent; from then on the socket stays open until it exits.
+ * Before v1.12 Firecracker closed its socket as soon as it had sent; from then on the socket stays open until
+ * it exits.
  */
 static void leave(struct vm *vm)
 {
@@ -72,7 +73,8 @@ static void leave(struct vm *vm)
 
 int hello_send(struct vm *vm, struct cis_error *err)
 {
-	int r = cis_sock_connect(vm->opt->socket, SOCK_STREAM, &vm->sock, err), pipe_ends[2], fds[BALLAST_FDS];
+	int r = cis_sock_connect(vm->opt->socket, SOCK_STREAM, &vm->sock, err), pipe_ends[2],
+	    fds[BALLAST_FDS];
 	char *text = malloc(TEXT_ROOM);
 	size_t len, nr_fds;
 
@@ -121,7 +123,8 @@ int hello_wait_answer(struct vm *vm, struct cis_error *err)
 	size_t len = 0;
 	ssize_t n;
 
-	while (len + 1 < sizeof(vm->answer) && (n = wait_read(vm, vm->answer + len, sizeof(vm->answer) - 1 - len)) > 0) {
+	while (len + 1 < sizeof(vm->answer) &&
+	       (n = wait_read(vm, vm->answer + len, sizeof(vm->answer) - 1 - len)) > 0) {
 		len += (size_t)n;
 		if (vm->answer[0] == 'k')
 			return 0;

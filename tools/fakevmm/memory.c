@@ -37,7 +37,8 @@ static int open_uffd(const struct options *o, int *ret, struct cis_error *err)
 	if (fd < 0)
 		return cis_fail(err, errno, "no userfaultfd: %s", strerror(errno));
 	if (o->minor)
-		api.features |= o->page_bytes > 4096 ? UFFD_FEATURE_MINOR_HUGETLBFS : UFFD_FEATURE_MINOR_SHMEM;
+		api.features |=
+			o->page_bytes > 4096 ? UFFD_FEATURE_MINOR_HUGETLBFS : UFFD_FEATURE_MINOR_SHMEM;
 	if (ioctl(fd, UFFDIO_API, &api)) {
 		close(fd);
 		return cis_fail(err, errno, "userfaultfd lacks a feature: %s", strerror(errno));
@@ -48,7 +49,8 @@ static int open_uffd(const struct options *o, int *ret, struct cis_error *err)
 
 static int make_memfd(const struct vm *vm, int *ret, struct cis_error *err)
 {
-	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | (vm->page_bytes > 4096 ? MFD_HUGETLB | MFD_HUGE_2MB : 0);
+	unsigned flags =
+		MFD_CLOEXEC | MFD_ALLOW_SEALING | (vm->page_bytes > 4096 ? MFD_HUGETLB | MFD_HUGE_2MB : 0);
 	int fd = memfd_create("guest-memory", flags);
 
 	if (fd < 0 || ftruncate(fd, (off_t)vm->bytes))
@@ -82,7 +84,8 @@ static int map_region(struct vm *vm, struct region *reg, struct cis_error *err)
 
 static int register_region(struct vm *vm, const struct region *reg, struct cis_error *err)
 {
-	struct uffdio_register args = { .range = { (uintptr_t)reg->addr, reg->bytes }, .mode = UFFDIO_REGISTER_MODE_MISSING };
+	struct uffdio_register args = { .range = { (uintptr_t)reg->addr, reg->bytes },
+					.mode = UFFDIO_REGISTER_MODE_MISSING };
 
 	if (vm->opt->minor)
 		args.mode |= UFFDIO_REGISTER_MODE_MINOR;
@@ -134,8 +137,8 @@ char *memory_page(const struct vm *vm, uint64_t pgno)
 }
 
 /*
- * Up to v1.10 Firecracker maps fresh memory over what the balloon gives back, of which userfaultfd hears nothing; from
- * v1.11 on it uses madvise.
+ * Up to v1.10 Firecracker maps fresh memory over what the balloon gives back, of which userfaultfd hears
+ * nothing; from v1.11 on it uses madvise.
  */
 static int give_back(struct vm *vm, char *at, uint64_t bytes)
 {
@@ -145,7 +148,8 @@ static int give_back(struct vm *vm, char *at, uint64_t bytes)
 		return madvise(at, bytes, MADV_REMOVE);
 	if (vm->opt->version >= 11 || vm->memfd >= 0 || vm->page_bytes > 4096)
 		return madvise(at, bytes, MADV_DONTNEED);
-	p = mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+	p = mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE,
+		 -1, 0);
 	return p == MAP_FAILED ? -1 : 0;
 }
 
@@ -170,7 +174,8 @@ static int remove_run(struct vm *vm, const struct range *r, struct cis_error *er
 	if (!changes)
 		return cis_fail(err, ENOMEM, "no memory");
 	alone = begin_change(vm, r, changes);
-	failed = give_back(vm, memory_page(vm, r->first), (r->last - r->first + 1) * vm->page_bytes) ? errno : 0;
+	failed = give_back(vm, memory_page(vm, r->first), (r->last - r->first + 1) * vm->page_bytes) ? errno :
+												       0;
 	for (uint64_t p = r->first; p <= r->last; p++) {
 		if (!failed && alone && vm->pages[p].changes == changes[p - r->first])
 			vm->pages[p].content = CONTENT_ZERO;
@@ -178,8 +183,8 @@ static int remove_run(struct vm *vm, const struct range *r, struct cis_error *er
 	}
 	free(changes);
 	if (failed)
-		return cis_fail(err, failed, "cannot give pages %llu-%llu back: %s", (unsigned long long)r->first,
-				(unsigned long long)r->last, strerror(failed));
+		return cis_fail(err, failed, "cannot give pages %llu-%llu back: %s",
+				(unsigned long long)r->first, (unsigned long long)r->last, strerror(failed));
 	vm->result.removes++;
 	vm->result.pages_removed += r->last - r->first + 1;
 	return 0;

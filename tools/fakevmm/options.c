@@ -51,19 +51,54 @@ static const char help[] =
 	"Exit status: 0 all was right, 1 something was not, 2 wrong usage.\n";
 
 enum {
-	O_SIZE = 256, O_REGIONS, O_MEMORY, O_MINOR, O_POPULATE, O_HANDSHAKE, O_CLIENT, O_FRAGMENT, O_BAD, O_LIST_BAD,
-	O_EXIT, O_HANG, O_DO, O_ORDER, O_SEED, O_PAGES, O_THREADS, O_EXPECT, O_STEP, O_TIMEOUT, O_JSON, O_HELP
+	O_SIZE = 256,
+	O_REGIONS,
+	O_MEMORY,
+	O_MINOR,
+	O_POPULATE,
+	O_HANDSHAKE,
+	O_CLIENT,
+	O_FRAGMENT,
+	O_BAD,
+	O_LIST_BAD,
+	O_EXIT,
+	O_HANG,
+	O_DO,
+	O_ORDER,
+	O_SEED,
+	O_PAGES,
+	O_THREADS,
+	O_EXPECT,
+	O_STEP,
+	O_TIMEOUT,
+	O_JSON,
+	O_HELP
 };
 
 static const struct option longs[] = {
-	{ "size", 1, NULL, O_SIZE }, { "regions", 1, NULL, O_REGIONS }, { "memory", 1, NULL, O_MEMORY },
-	{ "minor", 0, NULL, O_MINOR }, { "populate", 0, NULL, O_POPULATE }, { "handshake", 1, NULL, O_HANDSHAKE },
-	{ "client", 0, NULL, O_CLIENT }, { "fragment", 1, NULL, O_FRAGMENT }, { "bad", 1, NULL, O_BAD },
-	{ "list-bad", 0, NULL, O_LIST_BAD }, { "exit-after", 1, NULL, O_EXIT }, { "hang-after", 1, NULL, O_HANG },
-	{ "do", 1, NULL, O_DO }, { "order", 1, NULL, O_ORDER }, { "seed", 1, NULL, O_SEED },
-	{ "pages", 1, NULL, O_PAGES }, { "threads", 1, NULL, O_THREADS }, { "expect", 1, NULL, O_EXPECT },
-	{ "step", 0, NULL, O_STEP }, { "timeout", 1, NULL, O_TIMEOUT }, { "json", 0, NULL, O_JSON },
-	{ "help", 0, NULL, O_HELP }, { NULL, 0, NULL, 0 },
+	{ "size", 1, NULL, O_SIZE },
+	{ "regions", 1, NULL, O_REGIONS },
+	{ "memory", 1, NULL, O_MEMORY },
+	{ "minor", 0, NULL, O_MINOR },
+	{ "populate", 0, NULL, O_POPULATE },
+	{ "handshake", 1, NULL, O_HANDSHAKE },
+	{ "client", 0, NULL, O_CLIENT },
+	{ "fragment", 1, NULL, O_FRAGMENT },
+	{ "bad", 1, NULL, O_BAD },
+	{ "list-bad", 0, NULL, O_LIST_BAD },
+	{ "exit-after", 1, NULL, O_EXIT },
+	{ "hang-after", 1, NULL, O_HANG },
+	{ "do", 1, NULL, O_DO },
+	{ "order", 1, NULL, O_ORDER },
+	{ "seed", 1, NULL, O_SEED },
+	{ "pages", 1, NULL, O_PAGES },
+	{ "threads", 1, NULL, O_THREADS },
+	{ "expect", 1, NULL, O_EXPECT },
+	{ "step", 0, NULL, O_STEP },
+	{ "timeout", 1, NULL, O_TIMEOUT },
+	{ "json", 0, NULL, O_JSON },
+	{ "help", 0, NULL, O_HELP },
+	{ NULL, 0, NULL, 0 },
 };
 
 static const char *const memories[] = { "anonymous", "memfd", "private", "hugetlb", "hugetlb-memfd" };
@@ -247,7 +282,8 @@ static int settle_sizes(struct options *o)
 		if (!each)
 			return usage("more regions than pages", NULL);
 		for (size_t i = 0; i < o->nr_regions; i++)
-			o->region_size[i] = i + 1 < o->nr_regions ? each : o->size - each * (o->nr_regions - 1);
+			o->region_size[i] =
+				i + 1 < o->nr_regions ? each : o->size - each * (o->nr_regions - 1);
 	}
 	for (size_t i = 0; i < o->nr_regions; i++)
 		if (o->region_size[i] % o->page_bytes)

@@ -61,7 +61,8 @@ static int from_lines(struct vm *vm, struct cis_error *err)
 	while (!r && (n = fscanf(f, "%llu", &pgno)) == 1)
 		r = append(vm, pgno, err);
 	if (!r && n == 0)
-		r = cis_fail(err, EINVAL, "%s: neither a trace nor page numbers, one a line", vm->opt->order_file);
+		r = cis_fail(err, EINVAL, "%s: neither a trace nor page numbers, one a line",
+			     vm->opt->order_file);
 	fclose(f);
 	return r;
 }

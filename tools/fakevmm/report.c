@@ -35,15 +35,17 @@ static void print_json(struct vm *vm, const char *error, double seconds)
 {
 	struct result *res = &vm->result;
 
-	printf("{\"pages\":%llu,\"page_bytes\":%llu,\"touched\":%llu,\"reads\":%llu,\"writes\":%llu,\"verified\":%llu,"
-	       "\"wrong_pages\":%llu,\"wrong_bytes\":%llu,\"removes\":%llu,\"pages_removed\":%llu,\"poisoned\":%llu,"
+	printf("{\"pages\":%llu,\"page_bytes\":%llu,\"touched\":%llu,\"reads\":%llu,\"writes\":%llu,"
+	       "\"verified\":%llu,"
+	       "\"wrong_pages\":%llu,\"wrong_bytes\":%llu,\"removes\":%llu,\"pages_removed\":%llu,"
+	       "\"poisoned\":%llu,"
 	       "\"seconds\":%.6f",
-	       (ull)vm->nr_pages, (ull)vm->page_bytes, (ull)count_touched(vm), (ull)res->reads, (ull)res->writes,
-	       (ull)res->verified, (ull)res->wrong_pages, (ull)res->wrong_bytes, (ull)res->removes,
-	       (ull)res->pages_removed, (ull)res->poisoned, seconds);
+	       (ull)vm->nr_pages, (ull)vm->page_bytes, (ull)count_touched(vm), (ull)res->reads,
+	       (ull)res->writes, (ull)res->verified, (ull)res->wrong_pages, (ull)res->wrong_bytes,
+	       (ull)res->removes, (ull)res->pages_removed, (ull)res->poisoned, seconds);
 	if (res->has_wrong)
-		printf(",\"first_wrong\":{\"page\":%llu,\"at\":%llu,\"is\":%u,\"should\":%u}", (ull)res->wrong_page,
-		       (ull)res->wrong_at, res->wrong_is, res->wrong_should);
+		printf(",\"first_wrong\":{\"page\":%llu,\"at\":%llu,\"is\":%u,\"should\":%u}",
+		       (ull)res->wrong_page, (ull)res->wrong_at, res->wrong_is, res->wrong_should);
 	if (vm->refusal) {
 		printf(",\"refused\":");
 		print_text(vm->refusal);
@@ -61,14 +63,15 @@ static void print_lines(struct vm *vm, double seconds)
 
 	if (vm->opt->bad)
 		printf("the daemon hung up\n");
-	printf("%llu of %llu pages touched: %llu reads, %llu writes; %llu pages given back in %llu removals\n",
-	       (ull)count_touched(vm), (ull)vm->nr_pages, (ull)res->reads, (ull)res->writes, (ull)res->pages_removed,
-	       (ull)res->removes);
+	printf("%llu of %llu pages touched: %llu reads, %llu writes; %llu pages given back in %llu "
+	       "removals\n",
+	       (ull)count_touched(vm), (ull)vm->nr_pages, (ull)res->reads, (ull)res->writes,
+	       (ull)res->pages_removed, (ull)res->removes);
 	printf("%llu pages verified, %llu wrong (%llu bytes), %llu poisoned, %.3f s\n", (ull)res->verified,
 	       (ull)res->wrong_pages, (ull)res->wrong_bytes, (ull)res->poisoned, seconds);
 	if (res->has_wrong)
-		printf("first wrong: page %llu, byte %llu: is 0x%02x, should be 0x%02x\n", (ull)res->wrong_page,
-		       (ull)res->wrong_at, res->wrong_is, res->wrong_should);
+		printf("first wrong: page %llu, byte %llu: is 0x%02x, should be 0x%02x\n",
+		       (ull)res->wrong_page, (ull)res->wrong_at, res->wrong_is, res->wrong_should);
 }
 
 void report_print(struct vm *vm, const char *error)

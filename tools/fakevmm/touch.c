@@ -47,7 +47,10 @@ int touch_init(struct vm *vm, struct cis_error *err)
 	return vm->expect < 0 ? cis_fail(err, errno, "%s: %s", vm->opt->expect, strerror(errno)) : 0;
 }
 
-/* What the memory file says; behind its end it is zeros.  Return: false when it cannot be read or there is none. */
+/*
+ * What the memory file says; behind its end it is zeros.  Return: false when it cannot be read or there is
+ * none.
+ */
 static bool read_original(const struct vm *vm, uint64_t pgno, uint8_t *buf)
 {
 	size_t at = 0;
@@ -156,8 +159,9 @@ static void write_page(struct vm *vm, uint64_t pgno)
 	page->content = CONTENT_ANY;
 	*(volatile uint64_t *)(void *)memory_page(vm, pgno) = mark_of(pgno);
 	if (alone && page->changes == changes && before != CONTENT_ANY)
-		page->content = before == CONTENT_ZERO || before == CONTENT_ZERO_WRITTEN ? CONTENT_ZERO_WRITTEN :
-				CONTENT_WRITTEN;
+		page->content = before == CONTENT_ZERO || before == CONTENT_ZERO_WRITTEN ?
+					CONTENT_ZERO_WRITTEN :
+					CONTENT_WRITTEN;
 	page->busy--;
 }
 
