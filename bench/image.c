@@ -21,6 +21,7 @@
 #include "image/image.h"
 #include "image/source.h"
 #include "image/write.h"
+#include "image_parts.h"
 
 #define PAGE	   4096u
 #define DATA_MAX   (96u << 20)
@@ -348,6 +349,8 @@ int main(void)
 	unlink(image_path);
 	unlink(export_path);
 	rmdir(folder);
+	bench_sizes(&b);
+	bench_engine_memory(&b);
 	bench_close(&b);
 	return 0;
 }

@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Draws what benchmarks have written with JSON=file: plot.py FILE... FOLDER
+
+sparsity.svg   how many times as fast as REAP, by length of the runs
+replay.svg     restore and replay of each working set, by the warm mapping's time
+codec.svg      ratio and decoding rate of the codecs
+What FILE does not have is not drawn; the last figure of a case counts.
+"""
+import json
+import os
+import re
+import sys
+
+import matplotlib
+matplotlib.use("Agg")
+matplotlib.rcParams.update({"svg.hashsalt": "cistern", "svg.fonttype": "none", "font.size": 9, "axes.grid": True,
+                            "grid.alpha": 0.3, "legend.fontsize": 7, "axes.axisbelow": True})
+import matplotlib.pyplot as plt  # noqa: E402
+
+
+def figures(paths):
+    """{bench: {case: figure}}"""
+    out = {}
+    for path in paths:
+        with open(path) as file:
+            for line in file:
+                figure = json.loads(line)
+                out.setdefault(figure["bench"], {})[figure["case"]] = figure
+    return out
+
+
+def save(fig, folder, name):
+    fig.tight_layout()
+    fig.savefig(os.path.join(folder, name), metadata={"Date": None})
+    plt.close(fig)
+    print(os.path.join(folder, name))
+
+
+def by_run(cases):
+    """{way: {run length: figure}}"""
+    out = {}
+    for case, figure in cases.items():
+        m = re.match(r"runs of (\d+): (.*)", case)
+        if m and " to " not in m[2]:
+            out.setdefault(m[2], {})[int(m[1])] = figure
+    return out
+
+
+def draw(ax, ways, names, style, label="{}"):
+    for name in names:
+        points = sorted(ways.get(name, {}).items())
+        if points:
+            ax.plot([x for x, _ in points], [f["ratio"] for _, f in points], style, marker="o", markersize=3,
+                    label=label.format(name))
+
+
+def plot_sparsity(cases, folder):
+    ways = by_run(cases)
+    fig, axes = plt.subplots(1, 2, figsize=(11, 4.4), sharex=True)
+    draw(axes[0], ways, [n for n in ways if n.startswith("ours, ")], "-")
+    axes[0].set_prop_cycle(None)
+    draw(axes[0], ways, [n for n in ways if n.startswith("one stream")], "--")
+    axes[0].set_prop_cycle(None)
+    draw(axes[0], ways, [n for n in ways if n.startswith("a stream a run")], ":")
+    draw(axes[0], ways, ["REAP", "REAP, pipelined"], "k-.")
+    axes[0].axhline(1.25, color="red", linewidth=0.8)
+    axes[0].set_title("read at 550 MB/s")
+    draw(axes[1], ways, [n for n in ways if n.startswith("disk: ours")], "-")
+    draw(axes[1], ways, ["disk: REAP"], "k-.")
+    draw(axes[1], ways, [n for n in ways if n.startswith("mapping") and n != "mapping, warm, read"], ":")
+    axes[1].set_title("read as fast as the disk gives it, page cache cold (mapping, warm: not)")
+    for ax in axes:
+        ax.set_xscale("log")
+        ax.set_ylim(bottom=0)
+        ax.set_xlabel("pages a run")
+        ax.legend(ncols=2)
+    axes[0].set_ylabel("times as fast as REAP")
+    save(fig, folder, "sparsity.svg")
+
+
+def plot_replay(cases, folder):
+    rows = {}
+    for case, figure in cases.items():
+        m = re.match(r"(\S+) (half written|only read|all written|cold)(?::| )\s*(.*)", case)
+        if m and "geomean" not in case:
+            rows.setdefault(m[2], {}).setdefault(m[3], {})[m[1]] = figure
+    kinds = [k for k in ("only read", "half written", "all written") if k in rows]
+    fig, axes = plt.subplots(1, len(kinds), figsize=(11, 4.2), sharey=True, squeeze=False)
+    for ax, kind in zip(axes[0], kinds):
+        ways = [w for w in rows[kind] if "one page" not in w and "resident" not in w]
+        guests = sorted({g for w in ways for g in rows[kind][w]})
+        for i, way in enumerate(ways):
+            ax.bar([x + i * 0.8 / len(ways) for x in range(len(guests))],
+                   [rows[kind][way].get(g, {}).get("ratio") or 0 for g in guests], 0.8 / len(ways), label=way)
+        ax.set_xticks([x + 0.3 for x in range(len(guests))], guests)
+        ax.set_title("working set " + kind)
+        ax.axhline(1, color="black", linewidth=0.8)
+    axes[0][0].set_ylabel("restore + replay, by the warm mapping's time")
+    axes[0][0].legend()
+    save(fig, folder, "replay.svg")
+
+
+def plot_codec(cases, folder):
+    points = {}
+    for case, figure in cases.items():
+        m = re.match(r"(whole|working sets) (.*) (ratio|decode / memcpy), geomean", case)
+        if m:
+            points.setdefault((m[1], m[2]), {})[m[3]] = figure["value"]
+    fig, ax = plt.subplots(figsize=(6, 4))
+    for (what, codec), p in sorted(points.items()):
+        if len(p) == 2:
+            ax.plot(p["decode / memcpy"], p["ratio"], "o" if what == "whole" else "s",
+                    color="tab:blue" if what == "whole" else "tab:orange")
+            ax.annotate(codec, (p["decode / memcpy"], p["ratio"]), textcoords="offset points", xytext=(4, 3), fontsize=7)
+    ax.set_xscale("log")
+    ax.set_xlabel("decoding rate by memcpy's")
+    ax.set_ylabel("ratio (blue: whole guests, orange: working sets)")
+    save(fig, folder, "codec.svg")
+
+
+def main():
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    all_figures, folder = figures(sys.argv[1:-1]), sys.argv[-1]
+    os.makedirs(folder, exist_ok=True)
+    for bench, plot in (("sparsity", plot_sparsity), ("replay", plot_replay), ("codec", plot_codec)):
+        if bench in all_figures:
+            plot(all_figures[bench], folder)
+
+
+if __name__ == "__main__":
+    main()
