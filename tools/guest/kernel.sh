@@ -5,7 +5,7 @@ set -eu
 here=$(dirname "$(readlink -f "$0")")
 # shellcheck source=tools/guest/lib.sh
 . "$here/lib.sh"
-modules="virtio_pci virtio_blk"
+modules="virtio_pci virtio_blk virtio_balloon"
 
 need apt-get apt-cache dpkg-deb busybox cpio depmod modprobe
 
