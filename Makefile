@@ -38,7 +38,8 @@ fuzz: deps
 # Tests that need a guest with another kernel.
 lab:
 	@tools/install-deps.sh build check demo
-	@lab/run.sh
+	@$(MAKE) --no-print-directory build
+	@lab/run.sh $(BUILD)
 
 # Builds for arm64, and what of its tests an emulated process can run.
 arm64:

@@ -146,9 +146,9 @@ static void test_ignores_what_it_is_told_to(void **state)
 	daemon_start(&d);
 	run(LIST("shared", "memfd:ram", "memfd:disk"),
 	    LIST(variable("CISTERN_SOCKET", d.path), "CISTERN_RAM=memfd:ram", "CISTERN_IGNORE=memfd:disk"), &o);
+	assert_int_equal(o.status, 0);
 	daemon_wait(&d);
 	daemon_end(&d);
-	assert_int_equal(o.status, 0);
 	assert_int_equal(o.nr_words, 2 * BLOCK_PAGES);
 	assert_int_equal(o.nr_wrong, BLOCK_PAGES); /* the other one is its own, and empty */
 }
