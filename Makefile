@@ -38,8 +38,7 @@ fuzz: deps
 # Tests that need a guest with another kernel.
 lab:
 	@tools/install-deps.sh build check demo
-	@$(MAKE) --no-print-directory build
-	@lab/run.sh $(BUILD)
+	@lab/run.sh
 
 # Builds for arm64, and what of its tests an emulated process can run.
 arm64:

@@ -1,11 +1,11 @@
 #!/bin/sh
 # The newest 6.1 kernel of Debian 12 and an initramfs for it that loads the guest's modules and goes on into the disk.
-# Usage: kernel.sh [MODULE...]    Loads these modules too.  Prints the folder that holds vmlinuz, initrd and version.  Nothing is installed.
+# Usage: kernel.sh    Prints the folder that holds vmlinuz, initrd and version.  Nothing is installed.
 set -eu
 here=$(dirname "$(readlink -f "$0")")
 # shellcheck source=tools/guest/lib.sh
 . "$here/lib.sh"
-modules="virtio_pci virtio_blk virtio_balloon $*"
+modules="virtio_pci virtio_blk"
 
 need apt-get apt-cache dpkg-deb busybox cpio depmod modprobe
 
@@ -45,7 +45,7 @@ if [ -z "$version" ]; then
 	version=$(cat "$cache"/kernel-*/version 2>/dev/null | sort -V | tail -n 1)
 	[ -n "$version" ] || fail "no 6.1 kernel: Debian's package index cannot be read and $cache holds none"
 fi
-sum=$({ cat "$here/initramfs-init" "$here"/services/*.* "$here/kernel.sh"; echo "$modules"; } | sha256sum | cut -c 1-12)
+sum=$(cat "$here/initramfs-init" "$here"/services/*.* "$here/kernel.sh" | sha256sum | cut -c 1-12)
 out=$cache/kernel-$version-$sum
 if [ ! -e "$out/vmlinuz" ]; then
 	work=$(mktemp -d "$cache/kernel.XXXXXX")

@@ -8,7 +8,6 @@ service=$(sed -n 's/.*cistern\.service=\([a-z]*\).*/\1/p' /proc/cmdline)
 stty -F /dev/ttyS1 raw -echo
 cd /run/cistern || exit 1
 case $service in
-lab) exec sh lab.sh </dev/null >/dev/ttyS1 2>&1 ;;
 idle) exec sh idle.sh </dev/ttyS1 >/dev/ttyS1 ;;
 node) exec node service.js </dev/ttyS1 >/dev/ttyS1 ;;
 *) exec python3 service.py "$service" </dev/ttyS1 >/dev/ttyS1 ;;
