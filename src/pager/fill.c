@@ -14,6 +14,8 @@
 
 #include "pager/internal.h"
 
+#define HOT_JOBS    12u /* of a small hot section: several workers begin early and end together */
+#define HOT_LEAST   ((uint64_t)128 << 10)
 #define HOT_BYTES   ((uint64_t)1 << 20)	  /* raw bytes a job before the guest runs: few messages */
 #define COLD_BYTES  ((uint64_t)256 << 10) /* and beside it: a fault that waits for a job does not wait long */
 #define JOB_PAGES   512u
@@ -157,6 +159,14 @@ static void gather(struct cis_pager *p, struct cis_fill_job *job, uint64_t end, 
 	}
 }
 
+/* Raw bytes of a job in the hot section. */
+static uint64_t hot_job_bytes(const struct cis_pager *p)
+{
+	uint64_t bytes = (cis_image_info(p->image)->nr_hot << p->page_shift) / HOT_JOBS;
+
+	return bytes < HOT_LEAST ? HOT_LEAST : bytes < HOT_BYTES ? bytes : HOT_BYTES;
+}
+
 struct cis_fill_job *cis_pager_next_job(struct cis_pager *p)
 {
 	struct cis_fill_job *job;
@@ -172,7 +182,7 @@ struct cis_fill_job *cis_pager_next_job(struct cis_pager *p)
 	while (next_range(p, &end) && !job->nr_chunks) {
 		job->hot = in_hot_section(p);
 		job->img = p->fill_img;
-		gather(p, job, end, job->hot ? HOT_BYTES : COLD_BYTES);
+		gather(p, job, end, job->hot ? hot_job_bytes(p) : COLD_BYTES);
 	}
 	if (!job->nr_chunks) {
 		free(job);

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/copy.h"
 #include "os/uffd.h"
 #include "pager/internal.h"
 
@@ -97,7 +98,7 @@ int cis_install_run(struct cis_pager *p, const struct cis_region *r, uint64_t pg
 	char *alias = r->alias + (dst - r->hva);
 
 	if (alias != src)
-		memcpy(alias, src, len);
+		cis_copy_past_cache(alias, src, len);
 	return install(p, BY_CONTINUE, dst, NULL, len, ret_done);
 }
 
