@@ -92,14 +92,12 @@ static void act_on_faults(struct cis_pager *p, uint64_t read_ns)
 	cis_ring_drop(&p->state, n);
 }
 
-bool cis_pager_run(struct cis_pager *p)
+static bool run(struct cis_pager *p)
 {
 	bool full = false;
 	size_t n = 0;
 	int rc;
 
-	if (p->is_gone)
-		return false;
 	rc = read_batch(p, &n, &full);
 	p->blocked_ns = 0;
 	if (rc >= 0) {
@@ -118,6 +116,17 @@ bool cis_pager_run(struct cis_pager *p)
 	cis_fetch_retry(p);
 	cis_fill_sweep(p);
 	return full || (p->waiters_due && !p->blocked_ns);
+}
+
+bool cis_pager_run(struct cis_pager *p)
+{
+	bool more = false;
+
+	p->running = true;
+	if (!p->is_gone)
+		more = run(p);
+	p->running = false;
+	return more;
 }
 
 uint64_t cis_pager_deadline(const struct cis_pager *p)

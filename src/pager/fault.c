@@ -10,10 +10,20 @@
 #define MEMORY_TRIES  2000u
 #define STALL_NS      1000000000u
 
-void cis_fault_answered(struct cis_pager *p, const struct cis_fault *f)
+void cis_fault_answered(struct cis_pager *p, const struct cis_fault *f, uint64_t *class)
 {
-	if (f->since_ns) /* 0: the sweep's, nobody waits */
-		cis_hist_add(&p->stats.fault_ns, cis_pager_now(p) - f->since_ns);
+	if (!f->since_ns)
+		return;
+	++*class;
+	cis_hist_add(&p->stats.fault_ns, cis_pager_now(p) - f->since_ns);
+}
+
+bool cis_fault_waits(const struct cis_pager *p, uint64_t pgno)
+{
+	for (size_t i = 0; i < p->nr_deferred; i++)
+		if (p->deferred[i].pgno == pgno)
+			return true;
+	return false;
 }
 
 static void defer(struct cis_pager *p, const struct cis_fault *f, uint64_t due_ns)
@@ -23,6 +33,8 @@ static void defer(struct cis_pager *p, const struct cis_fault *f, uint64_t due_n
 		if (p->deferred[i].pgno == f->pgno) {
 			if (due_ns < p->deferred[i].due_ns)
 				p->deferred[i].due_ns = due_ns;
+			if (!p->deferred[i].since_ns) /* the fill's until now */
+				p->deferred[i].since_ns = f->since_ns;
 			return;
 		}
 	if (p->nr_deferred == p->max_deferred) {
@@ -66,7 +78,7 @@ void cis_fault_retry(struct cis_pager *p, bool job_over)
 		}
 		memmove(&p->deferred[i], &p->deferred[i + 1], (--p->nr_deferred - i) * sizeof(d));
 		if (d.due_ns == UINT64_MAX && cis_page_state_at(p, d.pgno) == CIS_PAGE_RESIDENT)
-			cis_fault_answered(p, &f); /* installing it woke the thread */
+			cis_fault_answered(p, &f, &p->stats.faults_resident); /* installing it woke the thread */
 		else
 			cis_fault(p, &f); /* may put it off again, at the end of the list */
 	}
@@ -93,37 +105,55 @@ static void poison_again(struct cis_pager *p, const struct cis_fault *f, const s
 	p->os->wake(p->os_ctx, hva, cis_page_bytes(p));
 }
 
+/* A page that fails again and again (stall, or a fill that comes back to it) is told once; without memory, each time. */
+static void report(struct cis_pager *p, const struct cis_fault *f, bool kill, const struct cis_error *err)
+{
+	if (!p->reported)
+		p->reported = calloc(cis_bitmap_words(p->nr_pages), sizeof(uint64_t));
+	if (!p->reported || !cis_bit_test(p->reported, f->pgno))
+		p->stats.faults_failed++;
+	else if (!kill)
+		return;
+	if (p->reported)
+		cis_bit_set(p->reported, f->pgno);
+	p->failed(p->ctx, f->pgno, kill, err);
+}
+
 static void poison(struct cis_pager *p, const struct cis_fault *f, const struct cis_error *err)
 {
 	const struct cis_region *r = cis_region_of_page(p, f->pgno);
 	uint64_t done;
 	int rc = p->os->poison(p->os_ctx, cis_hva_of_page(p, r, f->pgno), cis_page_bytes(p), &done);
 
-	if (rc == -EAGAIN) {
-		cis_fault_trouble(p, f, rc);
-		return;
-	}
-	if (!rc || rc == -EEXIST)
+	switch (rc) {
+	case 0:
 		cis_page_set(p, f->pgno, CIS_PAGE_POISONED, 0);
-	p->failed(p->ctx, f->pgno, rc && rc != -EEXIST, err);
+		report(p, f, false, err);
+		break;
+	case -EEXIST: /* the guest has it, however that came */
+		cis_page_set(p, f->pgno, CIS_PAGE_RESIDENT, 0);
+		p->os->wake(p->os_ctx, cis_hva_of_page(p, r, f->pgno), cis_page_bytes(p));
+		break;
+	case -EAGAIN:
+	case -ESRCH:
+	case -ENOENT:
+		cis_fault_trouble(p, f, rc);
+		break;
+	default: /* this kernel has no UFFDIO_POISON */
+		report(p, f, f->since_ns != 0, err);
+	}
 }
 
+/* What the guest may never touch is not worth its life: the fill comes back to it later, and a touch decides. */
 void cis_fault_fail(struct cis_pager *p, const struct cis_fault *f, const struct cis_error *err)
 {
-	p->stats.faults_failed++;
-	switch (p->policy) {
-	case CIS_POLICY_POISON:
+	if (p->policy == CIS_POLICY_POISON) {
 		poison(p, f, err);
-		break;
-	case CIS_POLICY_KILL:
-		p->failed(p->ctx, f->pgno, true, err);
-		break;
-	case CIS_POLICY_STALL:
-		if (f->tries < 2)
-			p->failed(p->ctx, f->pgno, false, err);
-		defer(p, f, cis_pager_now(p) + STALL_NS);
-		break;
+		return;
 	}
+	report(p, f, p->policy == CIS_POLICY_KILL && f->since_ns, err);
+	if (p->policy == CIS_POLICY_STALL && f->since_ns)
+		defer(p, f, cis_pager_now(p) + STALL_NS);
 }
 
 void cis_fault_trouble(struct cis_pager *p, const struct cis_fault *f, int rc)
@@ -154,11 +184,11 @@ void cis_fault_trouble(struct cis_pager *p, const struct cis_fault *f, int rc)
 }
 
 /* One page whose bytes are at hand; its word says BUSY meanwhile. */
-static void settle(struct cis_pager *p, const struct cis_fault *f, uint64_t done, int rc, uint64_t before)
+static void settle(struct cis_pager *p, const struct cis_fault *f, uint64_t done, int rc, uint64_t before, uint64_t *class)
 {
 	if (done) {
 		cis_page_set(p, f->pgno, CIS_PAGE_RESIDENT, 0);
-		cis_fault_answered(p, f);
+		cis_fault_answered(p, f, class);
 		return;
 	}
 	cis_word_store(p, f->pgno, before);
@@ -170,35 +200,35 @@ static void fault_removed(struct cis_pager *p, const struct cis_fault *f, const 
 	uint64_t before = cis_word_load(p, f->pgno), done = 0;
 	int rc;
 
-	p->stats.faults_removed++;
 	cis_page_set(p, f->pgno, CIS_PAGE_BUSY, 0);
 	rc = cis_install_zero(p, r, f->pgno, 1, p->scratch->zero, &done);
 	p->stats.pages_zero += done;
-	settle(p, f, done, rc, before);
+	settle(p, f, done, rc, before, &p->stats.faults_removed);
 }
 
 /*
  * The page is there as far as we know.  Either the fault is late (another thread's was answered first), or the page was
  * dropped without an event, by a VMM that asks for none (hazard 7) or a hole punched into the memfd (hazard 8).  A wake alone
  * would loop for ever in the second case, so zeros are offered: if the page is there the kernel refuses them.
+ *
+ * A page that is in the memfd but not in the page table (its host reclaimed the mapping, or the guest dropped that alone)
+ * faults as minor, and is mapped again as it is.
  */
 static void fault_resident(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r)
 {
 	uint64_t done = 0;
-	int rc;
+	int rc = -EFAULT;
 
-	p->stats.faults_resident++;
-	if (r->alias) {
+	if (r->alias || f->minor)
 		rc = cis_install_map(p, r, f->pgno, 1, &done);
-		if (rc == -EFAULT) /* not in the memfd either */
-			rc = cis_install_zero(p, r, f->pgno, 1, p->scratch->zero, &done);
-	} else {
+	if (rc == -EFAULT) /* not in the memfd either */
 		rc = cis_install_zero(p, r, f->pgno, 1, p->scratch->zero, &done);
-	}
-	if (done)
-		cis_fault_answered(p, f);
-	else
+	if (done) {
+		cis_page_set(p, f->pgno, CIS_PAGE_RESIDENT, 0);
+		cis_fault_answered(p, f, &p->stats.faults_resident);
+	} else {
 		cis_fault_trouble(p, f, rc);
+	}
 }
 
 bool cis_page_is_zero(const struct cis_pager *p, const struct cis_region *r, uint64_t pgno)
@@ -234,7 +264,6 @@ static void fault_zero(struct cis_pager *p, const struct cis_fault *f, const str
 	uint64_t first, nr, done = 0;
 	int rc;
 
-	p->stats.faults_zero++;
 	zero_run(p, r, f->pgno, &first, &nr);
 	for (uint64_t i = 0; i < nr; i++)
 		cis_page_set(p, first + i, CIS_PAGE_BUSY, 0);
@@ -243,7 +272,7 @@ static void fault_zero(struct cis_pager *p, const struct cis_fault *f, const str
 		cis_page_set(p, first + i, i < done ? CIS_PAGE_RESIDENT : CIS_PAGE_ABSENT, 0);
 	p->stats.pages_zero += done;
 	if (f->pgno < first + done)
-		cis_fault_answered(p, f);
+		cis_fault_answered(p, f, &p->stats.faults_zero);
 	else
 		cis_fault_trouble(p, f, rc);
 }
@@ -253,28 +282,19 @@ static void fault_same(struct cis_pager *p, const struct cis_fault *f, const str
 	uint64_t *raw = (uint64_t *)p->scratch->raw, before = cis_word_load(p, f->pgno), done = 0;
 	int rc;
 
-	p->stats.faults_same++;
 	for (size_t i = 0; i < cis_page_bytes(p) / sizeof(word); i++)
 		raw[i] = word;
 	cis_page_set(p, f->pgno, CIS_PAGE_BUSY, 0);
 	rc = cis_install_run(p, r, f->pgno, 1, p->scratch->raw, &done);
-	p->stats.pages_demand += done;
-	settle(p, f, done, rc, before);
+	*(f->since_ns ? &p->stats.pages_demand : &p->stats.pages_filled) += done;
+	settle(p, f, done, rc, before, &p->stats.faults_same);
 }
 
-/* A page of the base memfd that a clone before this one has brought in: mapped, nothing is read. */
-static void fault_shared(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r)
-{
-	uint64_t before = cis_word_load(p, f->pgno), done = 0;
-	int rc;
-
-	p->stats.faults_demand++;
-	cis_page_set(p, f->pgno, CIS_PAGE_BUSY, 0);
-	rc = cis_install_map(p, r, f->pgno, 1, &done);
-	p->stats.pages_demand += done;
-	settle(p, f, done, rc, before);
-}
-
+/*
+ * A page of a private region's base that is in the memfd already, brought in for another clone, is read, verified and written
+ * all the same: that it is there says neither that all of it is, nor that its checksum was right.  The bytes are the same,
+ * so clones that have it mapped see no change.
+ */
 static void fault_absent(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r)
 {
 	struct cis_page_loc loc;
@@ -282,14 +302,10 @@ static void fault_absent(struct cis_pager *p, const struct cis_fault *f, const s
 	cis_image_locate(p->image, f->pgno, &loc);
 	if (loc.cls == CIS_CLASS_ZERO)
 		fault_zero(p, f, r);
-	else if (r->kind == CIS_KIND_PRIVATE && f->minor)
-		fault_shared(p, f, r);
 	else if (loc.cls == CIS_CLASS_SAME)
 		fault_same(p, f, r, loc.word);
-	else {
-		p->stats.faults_demand++;
+	else
 		cis_fetch_start(p, f, &loc);
-	}
 }
 
 void cis_record_touch(struct cis_pager *p, uint64_t pgno)
@@ -333,7 +349,11 @@ void cis_fault(struct cis_pager *p, const struct cis_fault *f)
 		fault_resident(p, f, r);
 		break;
 	case CIS_PAGE_REMOVED:
-		fault_removed(p, f, r);
+		/* Copied memory that is in its memfd still was dropped from the page table alone: it stays what it is. */
+		if (f->minor && !r->alias)
+			fault_resident(p, f, r);
+		else
+			fault_removed(p, f, r);
 		break;
 	case CIS_PAGE_POISONED:
 	case CIS_PAGE_STATES:

@@ -127,9 +127,9 @@ static void install_wanted(struct cis_fetch *f, const uint64_t *pgno, size_t n, 
 			continue; /* another's, or removed meanwhile: its content is no longer the image's */
 		rc = cis_install_run(p, cis_region_of_page(p, pgno[i]), pgno[i], 1, raw + (i << p->page_shift), &done);
 		cis_page_set(p, pgno[i], done ? CIS_PAGE_RESIDENT : CIS_PAGE_ABSENT, 0);
-		p->stats.pages_demand += done;
+		*(f->since_ns ? &p->stats.pages_demand : &p->stats.pages_filled) += done;
 		if (done)
-			cis_fault_answered(p, &fault);
+			cis_fault_answered(p, &fault, &p->stats.faults_demand);
 		else
 			cis_fault_trouble(p, &fault, rc);
 	}
@@ -244,9 +244,8 @@ static void trouble(struct cis_fetch *f, int code, const struct cis_error *err)
 	}
 }
 
-static void fetched(struct cis_store_req *req, int code)
+static void arrived(struct cis_fetch *f, const struct cis_store_req *req, int code)
 {
-	struct cis_fetch *f = req->ctx;
 	struct cis_pager *p = f->p;
 	struct cis_error err;
 	const char *raw;
@@ -271,6 +270,16 @@ static void fetched(struct cis_store_req *req, int code)
 	if (!p->is_gone)
 		install(f, raw);
 	end(f);
+}
+
+static void fetched(struct cis_store_req *req, int code)
+{
+	struct cis_fetch *f = req->ctx;
+	struct cis_pager *p = f->p;
+
+	arrived(f, req, code);
+	if (!p->running && p->stirred)
+		p->stirred(p->ctx);
 }
 
 static void submit(struct cis_fetch *f)
@@ -309,6 +318,8 @@ void cis_fetch_start(struct cis_pager *p, const struct cis_fault *fault, const s
 
 	if (f) {
 		cis_page_set(p, fault->pgno, CIS_PAGE_BUSY, f->id);
+		if (!f->since_ns) /* the fill's until now */
+			f->since_ns = fault->since_ns;
 		return;
 	}
 	f = p->nr_fetches < FETCHES_MAX ? new_fetch(p) : NULL;

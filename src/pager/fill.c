@@ -20,7 +20,8 @@
 #define COLD_BYTES  ((uint64_t)256 << 10) /* and beside it: a fault that waits for a job does not wait long */
 #define JOB_PAGES   512u
 #define SWEEP_PAGES 4096u
-#define SWEEP_NS    10000000u
+#define SWEEP_NS    10000000u	/* before the next pass, twice as long each time, up to ... */
+#define SWEEP_MAX_NS 1000000000u
 
 static const char *const fill_names[] = { "none", "hot", "all" };
 
@@ -262,6 +263,10 @@ static void sweep_page(struct cis_pager *p, uint64_t pgno)
 	}
 	if (!cis_region_of_page(p, pgno))
 		return;
+	if (cis_fault_waits(p, pgno)) {
+		p->sweep_missed++;
+		return;
+	}
 	cis_image_locate(p->image, pgno, &loc);
 	if (loc.cls == CIS_CLASS_ZERO)
 		return; /* a hole that reads as zeros once the region is unregistered */
@@ -319,7 +324,8 @@ void cis_fill_sweep(struct cis_pager *p)
 		return;
 	}
 	p->sweep = p->sweep_missed = 0;
-	p->again_ns = cis_pager_now(p) + SWEEP_NS;
+	p->pause_ns = !p->pause_ns ? SWEEP_NS : p->pause_ns < SWEEP_MAX_NS / 2 ? 2 * p->pause_ns : SWEEP_MAX_NS;
+	p->again_ns = cis_pager_now(p) + p->pause_ns;
 }
 
 uint64_t cis_fill_deadline(const struct cis_pager *p)
@@ -329,9 +335,17 @@ uint64_t cis_fill_deadline(const struct cis_pager *p)
 	return p->again_ns; /* 0: at once */
 }
 
+bool cis_pager_can_detach(const struct cis_pager *p)
+{
+	for (size_t i = 0; i < p->nr_regions; i++)
+		if (p->regions[i].kind == CIS_KIND_PRIVATE)
+			return false;
+	return true;
+}
+
 int cis_pager_detach(struct cis_pager *p)
 {
-	if (p->have < CIS_FILL_ALL)
+	if (p->have < CIS_FILL_ALL || !cis_pager_can_detach(p))
 		return -EBUSY;
 	for (size_t i = 0; i < p->nr_regions; i++)
 		p->os->unregister(p->os_ctx, p->regions[i].hva, p->regions[i].bytes);
@@ -428,7 +442,10 @@ static int install_pages(struct cis_fill_job *job, size_t from, size_t end, cons
 	return rc;
 }
 
-/* Where the unit's pages lie in this process, when they are one run of memory that can be decoded into; else NULL. */
+/*
+ * Where the unit's pages lie in this process, when they are one run of memory that can be decoded into; else NULL.  Never a
+ * private region's base: other clones have its pages mapped, and a decoder's output is not right until it is whole.
+ */
 static char *in_place(const struct cis_fill_job *job, size_t from, size_t end)
 {
 	struct cis_pager *p = job->p;
@@ -437,7 +454,7 @@ static char *in_place(const struct cis_fill_job *job, size_t from, size_t end)
 	if (from == end || !still_ours(job, from))
 		return NULL;
 	r = cis_region_of_page(p, job->pgno[from]);
-	if (!r->alias || run_end(job, from, end, r) != end)
+	if (!r->alias || r->kind != CIS_KIND_SHARED || run_end(job, from, end, r) != end)
 		return NULL;
 	return r->alias + ((job->pgno[from] << p->page_shift) - r->offset);
 }

@@ -65,23 +65,34 @@ static int call(struct cis_pager *p, enum how how, uint64_t dst, const char *src
 	}
 }
 
-/* Until all is in place or an error that is not "there already".  For zeros, @src is the same page again and again. */
+/*
+ * Until all is in place or an error that is not "there already".
+ *
+ * A call must not reach from one mapping into the next (ENOENT), and what is one region to us may be several to the kernel:
+ * mprotect() or madvise() of a part splits it.  So a run that is refused is halved, down to single pages.
+ */
 static int install(struct cis_pager *p, enum how how, uint64_t dst, const char *src, uint64_t len, uint64_t *ret_done)
 {
-	uint64_t at = 0, done;
+	uint64_t page = cis_page_bytes(p), at = 0, piece = len, done;
 	int rc = 0;
 
 	while (at < len) {
-		rc = call(p, how, dst + at, src ? src + at : NULL, len - at, &done);
+		uint64_t now = piece < len - at ? piece : len - at;
+
+		rc = call(p, how, dst + at, src ? src + at : NULL, now, &done);
 		at += done;
 		if (rc == -EEXIST) {
 			/* Another thread filled this page first, or the guest has it; whoever waits there may go on. */
-			p->os->wake(p->os_ctx, dst + at, cis_page_bytes(p));
-			at += cis_page_bytes(p);
-			rc = 0;
-		} else if (rc) {
-			break;
+			p->os->wake(p->os_ctx, dst + at, page);
+			at += page;
+		} else if (rc == -ENOENT && !done && now > page) {
+			piece = (now / 2 + page - 1) & ~(page - 1);
+			continue;
+		} else if (rc && !(rc == -EAGAIN && done)) {
+			break; /* progress hides the reason for the stop: the next call tells it */
 		}
+		rc = 0;
+		piece = len;
 	}
 	*ret_done = (at < len ? at : len) >> p->page_shift;
 	return rc;

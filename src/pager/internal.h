@@ -60,7 +60,10 @@ struct cis_pager {
 	void (*gone)(void *ctx);
 	void *ctx;
 
-	bool is_gone;
+	void (*stirred)(void *ctx);
+
+	bool is_gone, running; /* running: in cis_pager_run() */
+	uint64_t *reported;    /* bitmap of pages that failed and were told; NULL before the first */
 	uint64_t now_ns; /* when the clock was last read: good enough where nothing slow came between */
 	uint32_t next_id; /* of jobs and fetches; never 0 */
 
@@ -93,7 +96,7 @@ struct cis_pager {
 	uint64_t fill_touched;
 	uint64_t sweep;	     /* next page of the final pass */
 	uint64_t sweep_missed;
-	uint64_t again_ns; /* not before then */
+	uint64_t again_ns, pause_ns; /* not before then; the pause before it */
 	unsigned jobs_out, hot_jobs_out;
 	uint64_t fill_done, fill_total;
 
@@ -179,7 +182,7 @@ int cis_install_map(struct cis_pager *p, const struct cis_region *r, uint64_t pg
 /** struct cis_fault - a thread of the guest waits for a page */
 struct cis_fault {
 	uint64_t pgno;
-	uint64_t since_ns; /* when its event was read */
+	uint64_t since_ns; /* when its event was read; 0: the fill's, nobody waits */
 	unsigned tries;
 	bool minor; /* the page is in the region's memfd already */
 };
@@ -192,8 +195,11 @@ void cis_fault_trouble(struct cis_pager *p, const struct cis_fault *f, int rc);
 /** cis_fault_fail() - the page cannot be produced: act on the policy. */
 void cis_fault_fail(struct cis_pager *p, const struct cis_fault *f, const struct cis_error *err);
 
-/** cis_fault_answered() - count the time of one that is over. */
-void cis_fault_answered(struct cis_pager *p, const struct cis_fault *f);
+/** cis_fault_answered() - count one that is over, and its time; @class: of the statistics, by what answered it. */
+void cis_fault_answered(struct cis_pager *p, const struct cis_fault *f, uint64_t *class);
+
+/** cis_fault_waits() - is a fault on the page put off? */
+bool cis_fault_waits(const struct cis_pager *p, uint64_t pgno);
 
 /** cis_fault_retry() - those put off that are due; with @job_over also those that waited for a job. */
 void cis_fault_retry(struct cis_pager *p, bool job_over);

@@ -82,6 +82,17 @@ static int check_regions(const struct cis_pager *p, struct cis_error *err)
 	return 0;
 }
 
+/* The shard must not wait until no worker wants it: with several there is always one. */
+static void make_gate(struct cis_pager *p)
+{
+	pthread_rwlockattr_t attr;
+
+	pthread_rwlockattr_init(&attr);
+	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&p->gate, &attr);
+	pthread_rwlockattr_destroy(&attr);
+}
+
 int cis_pager_create(const struct cis_pager_opts *opts, struct cis_pager **ret, struct cis_error *err)
 {
 	struct cis_pager *p = calloc(1, sizeof(*p));
@@ -114,8 +125,9 @@ int cis_pager_create(const struct cis_pager_opts *opts, struct cis_pager **ret, 
 	p->tries = opts->tries ? opts->tries : 1;
 	p->failed = opts->failed;
 	p->gone = opts->gone;
+	p->stirred = opts->stirred;
 	p->ctx = opts->ctx;
-	pthread_rwlock_init(&p->gate, NULL);
+	make_gate(p);
 	rc = check_regions(p, err);
 	if (rc) {
 		cis_pager_destroy(p);
@@ -135,6 +147,7 @@ void cis_pager_destroy(struct cis_pager *p)
 	cis_image_unref(p->image);
 	free(p->spare);
 	free(p->deferred);
+	free(p->reported);
 	free(p->seen);
 	free(p->trace);
 	free(p->regions);
@@ -207,6 +220,8 @@ size_t cis_pager_memory(const struct cis_pager *p)
 {
 	size_t bytes = sizeof(*p) + p->nr_regions * sizeof(*p->regions) + p->max_deferred * sizeof(*p->deferred);
 
+	if (p->reported)
+		bytes += cis_bitmap_words(p->nr_pages) * 8;
 	if (p->seen)
 		bytes += cis_bitmap_words(p->nr_pages) * 8 + p->max_trace * sizeof(*p->trace);
 	return bytes;

@@ -121,6 +121,8 @@ struct cis_pager;
  * @failed:     a page cannot be produced; called once a page.  With
  *              CIS_POLICY_KILL, or where the kernel has no POISON, @kill is true
  * @gone:       the guest's address space is no more; called once
+ * @stirred:    a read has ended outside cis_pager_run(), which wants to be called
+ *              again, or cis_pager_quiesce(); may be NULL
  */
 struct cis_pager_opts {
 	size_t size;
@@ -139,6 +141,7 @@ struct cis_pager_opts {
 	unsigned tries;
 	void (*failed)(void *ctx, uint64_t pgno, bool kill, const struct cis_error *err);
 	void (*gone)(void *ctx);
+	void (*stirred)(void *ctx);
 	void *ctx;
 };
 
@@ -155,7 +158,7 @@ bool cis_pager_quiesce(struct cis_pager *p);
  * cis_pager_run() - read and act on events, and on what was put off and is due
  *
  * Called when the userfaultfd is readable, when cis_pager_deadline() has come,
- * and after a store was reaped.  Bounded: a storm of events does not keep the
+ * and after @stirred.  Bounded: a storm of events does not keep the
  * shard from its other guests.
  *
  * Return: true when there may be more to do at once.
@@ -204,9 +207,17 @@ void cis_pager_progress(const struct cis_pager *p, uint64_t *ret_done, uint64_t 
  * cis_pager_detach() - unregister all regions of a guest that is filled wholly
  *
  * From then on the kernel serves it: what was never stored reads as zeros, and the
- * guest needs neither image nor daemon.  Return: 0, -EBUSY when pages are missing.
+ * guest needs neither image nor daemon.  Return: 0, -EBUSY when pages are missing
+ * or it can never be.
  */
 int cis_pager_detach(struct cis_pager *p);
+
+/**
+ * cis_pager_can_detach() - would it, once the guest is filled?
+ *
+ * Not with private memory: what the guest gives back would read as its base again.
+ */
+bool cis_pager_can_detach(const struct cis_pager *p);
 
 struct cis_fill_job;
 

@@ -9,6 +9,8 @@
 #define BLOCK	    4096u
 #define SMALL_BYTES ((size_t)64 << 10)
 
+static const unsigned free_max[2] = { 256, 8 }; /* 16 MiB each; what a burst took beyond that goes back to the kernel */
+
 int cis_scratch_create(struct cis_scratch **ret)
 {
 	struct cis_scratch *s = calloc(1, sizeof(*s));
@@ -31,6 +33,12 @@ int cis_scratch_create(struct cis_scratch **ret)
 	return 0;
 }
 
+static void free_buf(struct cis_iobuf *buf)
+{
+	cis_memfd_unmap(buf->data, buf->bytes);
+	free(buf);
+}
+
 void cis_scratch_destroy(struct cis_scratch *s)
 {
 	if (!s)
@@ -40,8 +48,7 @@ void cis_scratch_destroy(struct cis_scratch *s)
 			struct cis_iobuf *buf = s->free[class];
 
 			s->free[class] = buf->next;
-			cis_memfd_unmap(buf->data, buf->bytes);
-			free(buf);
+			free_buf(buf);
 		}
 	for (size_t i = 0; i < sizeof(s->decoder) / sizeof(s->decoder[0]); i++)
 		cis_decoder_destroy(s->decoder[i].dec);
@@ -64,6 +71,7 @@ struct cis_iobuf *cis_scratch_get(struct cis_scratch *s, size_t bytes)
 	assert(bytes <= CIS_SPAN_MAX);
 	if (buf) {
 		s->free[class] = buf->next;
+		s->nr_free[class]--;
 		return buf;
 	}
 	buf = malloc(sizeof(*buf));
@@ -82,6 +90,11 @@ void cis_scratch_put(struct cis_scratch *s, struct cis_iobuf *buf)
 {
 	int class = class_of(buf->bytes - 2 * BLOCK);
 
+	if (s->nr_free[class] == free_max[class]) {
+		free_buf(buf);
+		return;
+	}
+	s->nr_free[class]++;
 	buf->next = s->free[class];
 	s->free[class] = buf;
 }

@@ -24,6 +24,7 @@ struct cis_scratch {
 	char *raw;	  /* CIS_SPAN_MAX, decoded bytes */
 	const char *zero; /* CIS_SPAN_MAX zeros, never written */
 	struct cis_iobuf *free[2]; /* small and large */
+	unsigned nr_free[2];
 	struct {
 		struct cis_codec_params *params; /* the decoder holds a reference, so the address stays its own */
 		struct cis_decoder *dec;

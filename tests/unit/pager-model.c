@@ -27,6 +27,14 @@ static bool changing(const struct world *w)
 	return false;
 }
 
+static bool removing(const struct world *w, uint64_t pgno)
+{
+	for (unsigned i = 0; i < BALLOONS; i++)
+		if (w->balloon[i].state != IDLE && pgno - w->balloon[i].first < w->balloon[i].nr)
+			return true;
+	return false;
+}
+
 static void wake(struct world *w, uint64_t first, uint64_t nr)
 {
 	for (unsigned i = 0; i < VCPUS; i++)
@@ -74,6 +82,10 @@ static int each(struct world *w, uint64_t dst, uint64_t len, uint64_t *ret_done,
 		*ret_done = 0;
 		return -EAGAIN;
 	}
+	if (first < w->split && first + nr > w->split) {
+		*ret_done = 0;
+		return -ENOENT;
+	}
 	for (; i < nr && !rc; i++) {
 		rc = w->present[first + i] ? -EEXIST : put(w, first + i, src ? src + i * TEST_PAGE : NULL);
 		if (rc)
@@ -82,7 +94,7 @@ static int each(struct world *w, uint64_t dst, uint64_t len, uint64_t *ret_done,
 	}
 	wake(w, first, i);
 	*ret_done = i * TEST_PAGE;
-	return rc;
+	return rc && i ? -EAGAIN : rc; /* progress hides the reason */
 }
 
 static int put_copy(struct world *w, uint64_t pgno, const uint8_t *src)
@@ -137,7 +149,15 @@ static int k_poison(void *ctx, uint64_t dst, uint64_t len, uint64_t *ret_done)
 
 static int k_wake(void *ctx, uint64_t dst, uint64_t len)
 {
-	wake(ctx, (dst - HVA) / TEST_PAGE, len / TEST_PAGE);
+	struct world *w = ctx;
+	uint64_t first = (dst - HVA) / TEST_PAGE, nr = len / TEST_PAGE;
+
+	/* It would fault again, be woken again, and so for ever. */
+	for (unsigned i = 0; i < VCPUS; i++)
+		if (w->vcpu[i].state == WAITS_READ && w->vcpu[i].pgno - first < nr && !w->present[w->vcpu[i].pgno] &&
+		    !removing(w, w->vcpu[i].pgno))
+			see(w, "woken without its page", w->vcpu[i].pgno);
+	wake(w, first, nr);
 	return 0;
 }
 
@@ -238,14 +258,6 @@ static void guest_gone(void *ctx)
 
 /* Threads of the guest. */
 
-static bool removing(const struct world *w, uint64_t pgno)
-{
-	for (unsigned i = 0; i < BALLOONS; i++)
-		if (w->balloon[i].state != IDLE && pgno - w->balloon[i].first < w->balloon[i].nr)
-			return true;
-	return false;
-}
-
 static bool is_zero(const uint8_t *page)
 {
 	static const uint8_t zeros[TEST_PAGE];
@@ -277,12 +289,14 @@ static void vcpu_step(struct world *w, struct vcpu *v, bool quiet)
 {
 	if (v->state != RUNS)
 		return;
-	if (!quiet && !dice(w, 2))
+	if (!quiet && !v->faulted)
 		v->pgno = dice(w, PAGES); /* else again the page it faulted on */
 	if (w->present[v->pgno]) {
 		use_page(w, v->pgno);
+		v->faulted = false;
 		return;
 	}
+	v->faulted = true;
 	v->minor = w->alias && w->cached[v->pgno];
 	v->state = WAITS_UNREAD;
 }
@@ -412,10 +426,11 @@ bool world_step(struct world *w)
 	return !w->wrong;
 }
 
+/* Each has what it touched last: a thread that is woken again and again without its page waits for ever too. */
 static bool all_run(const struct world *w)
 {
 	for (unsigned i = 0; i < VCPUS; i++)
-		if (w->vcpu[i].state != RUNS)
+		if (w->vcpu[i].state != RUNS || !w->present[w->vcpu[i].pgno])
 			return false;
 	for (unsigned i = 0; i < BALLOONS; i++)
 		if (w->balloon[i].state != IDLE)
@@ -428,6 +443,8 @@ bool world_settle(struct world *w)
 	for (unsigned round = 0; round < 400 && !w->wrong; round++) {
 		for (unsigned i = 0; i < BALLOONS; i++)
 			balloon_step(w, &w->balloon[i], true);
+		for (unsigned i = 0; i < VCPUS; i++)
+			vcpu_step(w, &w->vcpu[i], true);
 		cis_pager_run(w->pager);
 		store_step(w);
 		for (unsigned i = 0; i < JOBS; i++)
@@ -446,7 +463,8 @@ static void make_memory(struct world *w, struct test_memory *m)
 {
 	test_memory_init(m, PAGES);
 	for (uint64_t p = 0; p < PAGES; p++) {
-		unsigned kind = (unsigned)dice(w, 5);
+		bool at_split = w->split % 2 && p + 6 > w->split && p < w->split + 6;
+		unsigned kind = at_split ? 0 : (unsigned)dice(w, 5); /* a run of zeros over it */
 
 		test_fill_page(m->mem + p * TEST_PAGE, kind, test_random(&w->rnd));
 	}
@@ -485,6 +503,7 @@ void world_open(struct world *w, uint64_t seed, const char *dir)
 	w->mem = calloc(PAGES, TEST_PAGE);
 	w->alias = dice(w, 2);
 	w->late = dice(w, 2);
+	w->split = dice(w, PAGES);
 	w->trouble = dice(w, 3) ? 0 : 20;
 	w->store.ops = &store_ops;
 	w->job_store.ops = &job_ops;

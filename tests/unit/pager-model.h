@@ -27,6 +27,7 @@ struct vcpu {
 	enum touch state;
 	uint64_t pgno;
 	bool minor;
+	bool faulted; /* and has not got its page since */
 };
 
 /* madvise(MADV_DONTNEED or MADV_REMOVE) in flight */
@@ -42,6 +43,7 @@ struct world {
 
 	struct cis_image *img;
 	uint8_t *ref;		/* what each page reads as */
+	uint64_t split;		/* a page at which the kernel's mapping ends and another begins, without our knowing */
 	uint8_t *mem;		/* the guest's memory; for alias the memfd too */
 	bool present[PAGES];	/* mapped in the guest */
 	bool cached[PAGES];	/* alias: in the memfd */
