@@ -21,6 +21,9 @@ static int check_uffd(int fd, uint64_t *ret_features, struct cis_error *err)
 		return cis_fail(err, EPROTO, "handshake: the userfaultfd was sent before its UFFDIO_API");
 	if (r)
 		return cis_fail(err, EPROTO, "handshake: cannot look at the userfaultfd: %s", strerror(-r));
+	if (*ret_features & UFFD_FEATURE_EVENT_FORK)
+		return cis_fail(err, EPROTO, "handshake: the userfaultfd asks for fork events: each fork would leave a descriptor "
+				"with the daemon, and a child that nobody serves");
 	flags = fcntl(fd, F_GETFL);
 	if (flags < 0 || (!(flags & O_NONBLOCK) && fcntl(fd, F_SETFL, flags | O_NONBLOCK)))
 		return cis_fail(err, EPROTO, "handshake: cannot make the userfaultfd non-blocking: %s",
