@@ -1,7 +1,8 @@
 #include "daemon/api.h"
 
+#include <assert.h>
 #include <errno.h>
-#include <signal.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,7 @@
 #define BODY_MAX     ((size_t)64 << 10)
 #define CONNECTIONS  256
 #define STREAM_BLOCK 16384
+#define LOOK_NS	     1000000000u
 
 struct cis_api {
 	struct cis_engine *engine;
@@ -23,6 +25,8 @@ struct cis_api {
 	int listen_fd;
 	char *path;
 	struct cis_request *waiting;
+	bool closing, resumed;
+	uint64_t next_look_ns; /* for clients that have hung up */
 };
 
 static const struct {
@@ -48,6 +52,7 @@ static void stop_waiting(struct cis_request *req)
 		cis_guest_unwatch(req->guest, &req->watch);
 	req->guest = NULL;
 	req->suspended = false;
+	req->api->resumed = true;
 	MHD_resume_connection(req->conn);
 }
 
@@ -55,8 +60,9 @@ void cis_request_wait(struct cis_request *req, uint64_t until_ns)
 {
 	struct cis_request **head = &req->api->waiting;
 
+	assert(!req->suspended && !req->api->closing);
 	req->until_ns = until_ns;
-	req->suspended = true;
+	req->suspended = req->waited = true;
 	req->next = *head;
 	req->prev = head;
 	if (*head)
@@ -135,8 +141,10 @@ void cis_request_error(struct cis_request *req, int rc, const struct cis_error *
 
 /* Event streams. */
 
+/* It ends after its request: the response is freed last. */
 struct stream {
 	struct cis_listener listener;
+	struct cis_events *events;
 	struct cis_request *req;
 };
 
@@ -152,7 +160,7 @@ static ssize_t stream_read(void *cls, uint64_t pos, char *buf, size_t max)
 	size_t n = l->len < max ? l->len : max;
 
 	(void)pos;
-	if (l->dropped)
+	if (l->dropped || s->req->api->closing)
 		return MHD_CONTENT_READER_END_WITH_ERROR;
 	if (!n) {
 		cis_request_wait(s->req, 0);
@@ -168,7 +176,7 @@ static void stream_free(void *cls)
 {
 	struct stream *s = cls;
 
-	cis_events_leave(s->req->engine->events, &s->listener);
+	cis_events_leave(s->events, &s->listener);
 	free(s);
 }
 
@@ -181,6 +189,7 @@ void cis_request_stream(struct cis_request *req, const char *guest)
 		return;
 	}
 	s->req = req;
+	s->events = req->engine->events;
 	s->listener.ready = stream_ready;
 	snprintf(s->listener.guest, sizeof(s->listener.guest), "%s", guest ? guest : "");
 	cis_events_listen(req->engine->events, &s->listener);
@@ -201,6 +210,8 @@ static enum MHD_Result reply(struct cis_request *req)
 		type = "application/x-ndjson";
 		resp = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, stream_read, req->listener,
 							 stream_free);
+		if (!resp)
+			stream_free(req->listener);
 	} else if (req->text) {
 		type = "text/plain; version=0.0.4";
 		resp = MHD_create_response_from_buffer(strlen(req->text), req->text, MHD_RESPMEM_MUST_FREE);
@@ -263,11 +274,15 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *conn, const char
 	}
 	req->method = method;
 	req->path = url;
-	if (req->too_large && !req->answered)
+	if (req->answered)
+		return reply(req);
+	if (req->too_large)
 		cis_request_refuse(req, "too_large", "a body has at most %zu bytes", BODY_MAX);
-	else if (!req->answered)
+	else if (api->closing)
+		cis_request_refuse(req, "wrong_state", "the daemon is stopping");
+	else
 		cis_route(req);
-	return req->answered ? reply(req) : MHD_YES; /* else it waits */
+	return req->answered && !req->waited ? reply(req) : MHD_YES; /* else it waits, and we are called again */
 }
 
 static void completed(void *cls, struct MHD_Connection *conn, void **state, enum MHD_RequestTerminationCode why)
@@ -342,25 +357,42 @@ int cis_api_create(struct cis_engine *e, const char *path, struct cis_api **ret,
 	return 0;
 }
 
+/* End the wait of a request, whatever it waits for. */
+static void turn_away(struct cis_request *req, const char *code, const char *why)
+{
+	if (req->listener) {
+		req->listener->dropped = true;
+		stop_waiting(req);
+	} else {
+		cis_request_refuse(req, code, "%s", why);
+	}
+}
+
 void cis_api_destroy(struct cis_api *api)
 {
 	if (!api)
 		return;
-	while (api->waiting) {
-		struct cis_request *req = api->waiting;
-
-		if (req->listener) {
-			req->listener->dropped = true;
-			stop_waiting(req);
-		} else {
-			cis_request_refuse(req, "wrong_state", "the daemon is stopping");
-		}
-	}
+	api->closing = true;
+	while (api->waiting)
+		turn_away(api->waiting, "wrong_state", "the daemon is stopping");
 	MHD_run(api->mhd);
 	MHD_stop_daemon(api->mhd); /* closes the socket */
 	unlink(api->path);
 	free(api->path);
 	free(api);
+}
+
+/* A waiting connection is not looked at by the server, so a client that has left would keep its place until the wait ends. */
+static void drop_hung_up(struct cis_api *api)
+{
+	for (struct cis_request *req = api->waiting, *next; req; req = next) {
+		const union MHD_ConnectionInfo *info = MHD_get_connection_info(req->conn, MHD_CONNECTION_INFO_CONNECTION_FD);
+		struct pollfd p = { .fd = info ? info->connect_fd : -1 };
+
+		next = req->next;
+		if (poll(&p, 1, 0) == 1 && p.revents & (POLLHUP | POLLERR))
+			turn_away(req, "wrong_state", "the client has left");
+	}
 }
 
 int cis_api_fd(const struct cis_api *api)
@@ -404,5 +436,12 @@ void cis_api_run(struct cis_api *api)
 			cis_request_refuse(req, "timeout", "guest %s is %s still", req->guest->id,
 					   cis_guest_state_name(req->guest->state));
 	}
-	MHD_run(api->mhd);
+	if (now >= api->next_look_ns) {
+		drop_hung_up(api);
+		api->next_look_ns = now + LOOK_NS;
+	}
+	do { /* what one request resumes, a stream or its own wait, is for the next run, which nothing else would bring on */
+		api->resumed = false;
+		MHD_run(api->mhd);
+	} while (api->resumed);
 }

@@ -37,6 +37,7 @@ struct cis_engine {
 	size_t nr_guests;
 	struct cis_image_use *images;
 	size_t nr_images;
+	struct cis_pager_stats past; /* of all guests that are forgotten */
 	uint64_t next_serial;
 	uint64_t generation;
 	uint64_t started_ns;

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "daemon/events.h"
 #include "daemon/guest_int.h"
+#include "daemon/request.h"
 #include "image/trace.h"
 #include "os/memfd.h"
 #include "os/pidfd.h"
@@ -139,8 +140,9 @@ static void free_guest(struct cis_guest *g)
 
 void cis_guest_forget(struct cis_guest *g)
 {
-	call_watches(g, true);
 	table_remove(g);
+	call_watches(g, true);
+	cis_metrics_forget(g->engine, &g->last.stats);
 	free_guest(g);
 }
 
@@ -200,6 +202,13 @@ void cis_guest_bury(struct cis_guest *g)
 		drop_oldest_gone(g->engine);
 }
 
+static void drop_trace(struct cis_guest *g)
+{
+	free(g->trace);
+	g->trace = NULL;
+	g->has_trace = false;
+}
+
 void cis_guest_end(struct cis_guest *g, const char *why)
 {
 	if (g->state == CIS_GUEST_GONE || g->leaving)
@@ -208,8 +217,10 @@ void cis_guest_end(struct cis_guest *g, const char *why)
 		snprintf(g->error, sizeof(g->error), "%s", why);
 	if (g->seat) {
 		cis_seat_report(g->seat, &g->last);
-		if (g->last.recording && !cis_seat_record_stop(g->seat, &g->trace, &g->nr_trace))
-			g->has_trace = true;
+		if (g->last.recording) {
+			drop_trace(g);
+			g->has_trace = !cis_seat_record_stop(g->seat, &g->trace, &g->nr_trace);
+		}
 		g->leaving = true;
 		cis_seat_leave(g->seat); /* the rest when it has left */
 		return;
@@ -339,7 +350,8 @@ int cis_guest_delete(struct cis_guest *g, bool force, struct cis_error *err)
 			return cis_fail(err, ESRCH, "guest %s: its monitor is not known as a process here, end it yourself",
 					g->id);
 	}
-	cis_events_guest(g->engine->events, "guest.deleted", g);
+	if (!g->deleted)
+		cis_events_guest(g->engine->events, "guest.deleted", g);
 	g->deleted = true;
 	if (g->state == CIS_GUEST_GONE)
 		cis_guest_forget(g);
@@ -363,6 +375,7 @@ int cis_guest_record_start(struct cis_guest *g, struct cis_error *err)
 		if (rc)
 			return cis_fail(err, -rc, "guest %s: %s", g->id,
 					rc == -EALREADY ? "is being recorded already" : strerror(-rc));
+		drop_trace(g);
 	}
 	cis_events_guest(g->engine->events, "record.started", g);
 	return 0;
@@ -393,12 +406,16 @@ int cis_guest_record_stop(struct cis_guest *g, const char *path, uint64_t *ret_p
 	g->record = false;
 	memcpy(trace.image_id, g->image_id, sizeof(trace.image_id));
 	rc = cis_trace_save(path, &trace, err);
-	if (!rc) {
-		*ret_pages = trace.nr;
-		cis_events_trace(g->engine->events, g, path, trace.nr);
+	if (rc) { /* kept, so that another path may be tried */
+		g->trace = trace.pgno;
+		g->nr_trace = trace.nr;
+		g->has_trace = true;
+		return rc;
 	}
+	*ret_pages = trace.nr;
+	cis_events_trace(g->engine->events, g, path, trace.nr);
 	cis_trace_fini(&trace);
-	return rc;
+	return 0;
 }
 
 bool cis_guest_report(struct cis_guest *g, struct cis_seat_report *ret)
@@ -412,9 +429,10 @@ bool cis_guest_report(struct cis_guest *g, struct cis_seat_report *ret)
 
 void cis_guest_pages(const struct cis_guest *g, uint64_t *ret)
 {
-	memset(ret, 0, CIS_PAGE_STATES * sizeof(*ret));
+	memcpy(ret, g->last_pages, sizeof(g->last_pages));
 	if (!g->state_map.header)
 		return;
+	memset(ret, 0, sizeof(g->last_pages));
 	for (uint64_t i = 0; i < g->nr_pages; i++)
 		ret[cis_word_state(__atomic_load_n(&g->state_map.words[i], __ATOMIC_RELAXED))]++;
 }
@@ -431,12 +449,20 @@ static bool is_dead(const struct cis_guest *g)
 	return cis_uffd_zero(g->memory.uffd, 4096, 4096, &done) == -ESRCH;
 }
 
+/* The keeper tells of processes that end, while there is one. */
+static bool has_ended(const struct cis_guest *g)
+{
+	if (g->pidfd >= 0)
+		return !g->engine->has_keeper && cis_pidfd_has_exited(g->pidfd);
+	return (g->eof || !g->engine->has_keeper) && is_dead(g);
+}
+
 void cis_guest_tick(struct cis_engine *e)
 {
 	for (size_t i = 0; i < e->nr_guests; i++) {
 		struct cis_guest *g = e->guests[i];
 
-		if (g->seat && g->eof && g->pidfd < 0 && is_dead(g)) {
+		if (g->seat && !g->leaving && has_ended(g)) {
 			cis_guest_end(g, NULL);
 			return; /* the table may have changed; the others next time */
 		}

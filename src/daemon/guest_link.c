@@ -60,13 +60,14 @@ static void refuse(struct cis_guest *g, const struct cis_error *err)
 
 static void page_failed(struct cis_guest *g, const struct cis_notice *n)
 {
+	static const char *const outcome[] = { "page poisoned", "left out until it is touched", "whoever touches it waits" };
 	char text[sizeof(n->err.text) + 64];
 	int rc = 0;
 
 	if (n->kill)
 		rc = g->pidfd >= 0 ? cis_pidfd_kill(g->pidfd, SIGKILL) : -ESRCH;
-	snprintf(text, sizeof(text), "%s, %s", n->err.text,
-		 !n->kill ? cis_policy_name(g->policy) : rc ? "guest could not be killed and waits" : "guest killed");
+	snprintf(text, sizeof(text), "%s, %s", n->err.text, !n->kill ? outcome[g->policy] :
+		 rc ? "guest could not be killed and waits" : "guest killed");
 	cis_log(CIS_LOG_ERROR, "guest=%s page=%llu %s", g->id, (unsigned long long)n->pgno, text);
 	cis_events_failed(g->engine->events, g, text);
 	snprintf(g->error, sizeof(g->error), "%.*s", (int)sizeof(g->error) - 1, text);
@@ -226,8 +227,11 @@ static void on_listening(void *ctx, uint64_t listener, const struct cis_wire_lis
 	struct cis_guest *g = by_serial(ctx, listener);
 
 	(void)listen;
-	if (!g)
+	if (!g || g->state != CIS_GUEST_EXPECTED) { /* deleted or given up meanwhile */
+		if (!error)
+			cis_keeper_link_unlisten(((struct cis_engine *)ctx)->link, listener);
 		return;
+	}
 	if (!error) {
 		g->listening = true;
 		cis_guest_move(g, CIS_GUEST_EXPECTED);
@@ -244,7 +248,8 @@ static void on_connection(void *ctx, uint64_t conn, uint64_t listener, const str
 	struct cis_engine *e = ctx;
 	struct cis_guest *g = by_serial(e, listener);
 
-	if (!g || g->has_conn || cis_handshake_create(&g->hs)) {
+	/* A connection that was silent when its guest's socket was closed may speak long after the guest has gone. */
+	if (!g || g->state != CIS_GUEST_EXPECTED || g->has_conn || cis_handshake_create(&g->hs)) {
 		if (pidfd >= 0)
 			close(pidfd);
 		cis_keeper_link_refuse(e->link, conn, "this guest is being served already");
@@ -345,15 +350,21 @@ static void on_replayed(void *ctx, uint64_t generation)
 	((struct cis_engine *)ctx)->generation = generation;
 }
 
+/* From now on only those that are there are served, and with the last of them the engine ends. */
+static void stop_expecting(struct cis_engine *e, const char *why)
+{
+	e->stopping = true;
+	for (size_t i = e->nr_guests; i-- > 0;)
+		if (i < e->nr_guests && e->guests[i]->state == CIS_GUEST_EXPECTED)
+			cis_guest_end(e->guests[i], why);
+}
+
 static void on_stop(void *ctx)
 {
 	struct cis_engine *e = ctx;
 
 	cis_log(CIS_LOG_INFO, "stopping: no new guests");
-	e->stopping = true;
-	for (size_t i = e->nr_guests; i-- > 0;)
-		if (i < e->nr_guests && e->guests[i]->state == CIS_GUEST_EXPECTED)
-			cis_guest_end(e->guests[i], "the daemon was stopped");
+	stop_expecting(e, "the daemon was stopped");
 }
 
 static void on_lost(void *ctx)
@@ -362,6 +373,7 @@ static void on_lost(void *ctx)
 
 	cis_log(CIS_LOG_ERROR, "the keeper is gone: guests are served, no new ones are taken");
 	e->has_keeper = false;
+	stop_expecting(e, "the keeper is gone");
 }
 
 const struct cis_keeper_link_ops cis_guest_link_ops = {

@@ -61,6 +61,11 @@ static void add(struct cis_pager_stats *sum, const struct cis_pager_stats *s)
 			       (const struct cis_hist *)((const char *)s + stages[i].at));
 }
 
+void cis_metrics_forget(struct cis_engine *e, const struct cis_pager_stats *stats)
+{
+	add(&e->past, stats);
+}
+
 /* {guest="a",class="zero"}, or fewer, or nothing. */
 static void labels(FILE *f, const char *guest, const char *more)
 {
@@ -160,6 +165,7 @@ static size_t collect(struct cis_engine *e, struct row *rows)
 {
 	size_t n = 1; /* row 0 is the sum */
 
+	rows[0].rep.stats = e->past;
 	for (size_t i = 0; i < e->nr_guests; i++) {
 		struct cis_guest *g = e->guests[i];
 		uint64_t pages[CIS_PAGE_STATES];
@@ -168,7 +174,8 @@ static size_t collect(struct cis_engine *e, struct row *rows)
 		if (!cis_guest_report(g, &rows[n].rep))
 			continue;
 		cis_guest_pages(g, pages);
-		rows[n].resident = (pages[CIS_PAGE_RESIDENT] + pages[CIS_PAGE_CLEAN]) << g->page_shift;
+		if (g->state != CIS_GUEST_GONE)
+			rows[n].resident = (pages[CIS_PAGE_RESIDENT] + pages[CIS_PAGE_CLEAN]) << g->page_shift;
 		add(&rows[0].rep.stats, &rows[n].rep.stats);
 		rows[0].rep.memory_bytes += rows[n].rep.memory_bytes;
 		rows[0].resident += rows[n].resident;

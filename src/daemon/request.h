@@ -11,6 +11,7 @@
 /**
  * struct cis_request - owned by the transport
  * @answered: a status was set; else the request waits and its connection is suspended
+ * @waited:   it was suspended, so its answer is sent when it is resumed
  * @text:     an answer that is not JSON, malloc'ed; NULL otherwise
  * @watch:    of the guest that it waits for
  * @until_ns: when the waiting ends with a time-out, 0: never
@@ -29,7 +30,7 @@ struct cis_request {
 	json_t *json;
 	char *text;
 
-	bool suspended;
+	bool suspended, waited;
 	struct cis_guest_watch watch;
 	struct cis_guest *guest; /* that it waits for */
 	enum cis_guest_state want;
@@ -60,5 +61,8 @@ void cis_route(struct cis_request *req);
 
 /** cis_metrics_text() - Prometheus text, malloc'ed; NULL without memory. */
 char *cis_metrics_text(struct cis_engine *e);
+
+/** cis_metrics_forget() - a guest is forgotten: what it counted stays in the sums, which never fall. */
+void cis_metrics_forget(struct cis_engine *e, const struct cis_pager_stats *stats);
 
 #endif

@@ -125,8 +125,12 @@ static void put_changed(struct cis_guest_watch *watch, struct cis_guest *g)
 	struct cis_request *req = (struct cis_request *)((char *)watch - offsetof(struct cis_request, watch));
 	struct cis_guest *was = req->guest;
 
-	if (g) {
+	if (g && g->state != CIS_GUEST_GONE) {
 		cis_request_answer(req, 201, cis_guest_render(g));
+		return;
+	}
+	if (g) {
+		cis_request_refuse(req, "wrong_state", "guest %s was given up%s%s", g->id, *g->error ? ": " : "", g->error);
 		return;
 	}
 	req->guest = NULL;
@@ -220,6 +224,19 @@ static const char *query(struct cis_request *req, const char *key)
 	return MHD_lookup_connection_value(req->conn, MHD_GET_ARGUMENT_KIND, key);
 }
 
+#define DELETE_NS 30000000000u /* a read from a disk that does not answer can take long */
+
+/* Until it is forgotten, so that its id and its socket are free when the client hears of it. */
+static void delete_changed(struct cis_guest_watch *watch, struct cis_guest *g)
+{
+	struct cis_request *req = (struct cis_request *)((char *)watch - offsetof(struct cis_request, watch));
+
+	if (g)
+		return;
+	req->guest = NULL;
+	cis_request_answer(req, 204, NULL);
+}
+
 static void delete_guest(struct cis_request *req, const char *id)
 {
 	struct cis_guest *g = guest_of(req, id);
@@ -229,28 +246,33 @@ static void delete_guest(struct cis_request *req, const char *id)
 
 	if (!g)
 		return;
+	req->guest = g;
+	req->watch.changed = delete_changed;
+	cis_guest_watch(g, &req->watch);
+	cis_request_wait(req, cis_now_ns(NULL) + DELETE_NS);
 	rc = cis_guest_delete(g, force && !strcmp(force, "true"), &err);
 	if (rc == -EBUSY)
 		cis_request_refuse(req, "wrong_state", "%s", err.text);
 	else if (rc)
 		cis_request_error(req, rc, &err);
-	else
-		cis_request_answer(req, 204, NULL);
 }
 
 /* GET /v1/guests/{id}/wait */
 
+#define WAIT_MAX_MS (7ul * 24 * 3600 * 1000) /* a time-out is an int of milliseconds in the end */
+
 static void wait_check(struct cis_request *req, struct cis_guest *g)
 {
-	bool never = req->want == CIS_GUEST_INDEPENDENT && g->fill != CIS_FILL_ALL;
+	bool private = g->regions && g->memory.kind == CIS_KIND_PRIVATE;
+	bool never = req->want == CIS_GUEST_INDEPENDENT && (g->fill != CIS_FILL_ALL || private);
 
 	if (g->state == CIS_GUEST_GONE && req->want != CIS_GUEST_GONE)
 		cis_request_refuse(req, "wrong_state", "guest %s is gone%s%s", g->id, *g->error ? ": " : "", g->error);
 	else if (g->state >= req->want)
 		cis_request_answer(req, 200, cis_guest_render(g));
 	else if (never)
-		cis_request_refuse(req, "wrong_state", "guest %s never gets independent: its fill is %s", g->id,
-				   cis_fill_name(g->fill));
+		cis_request_refuse(req, "wrong_state", "guest %s never gets independent: its %s is %s", g->id,
+				   private ? "memory" : "fill", private ? "private" : cis_fill_name(g->fill));
 }
 
 static void wait_changed(struct cis_guest_watch *watch, struct cis_guest *g)
@@ -259,7 +281,8 @@ static void wait_changed(struct cis_guest_watch *watch, struct cis_guest *g)
 	struct cis_guest *was = req->guest;
 
 	if (g) {
-		wait_check(req, g);
+		if (!g->deleted)
+			wait_check(req, g);
 		return;
 	}
 	req->guest = NULL;
@@ -276,6 +299,9 @@ static void wait_guest(struct cis_request *req, const char *id)
 	int want = state ? cis_guest_state_parse(state) : -EINVAL;
 	char *end = NULL;
 	unsigned long ms = timeout ? strtoul(timeout, &end, 10) : 0;
+
+	if (ms > WAIT_MAX_MS)
+		ms = WAIT_MAX_MS;
 
 	if (!g)
 		return;

@@ -26,6 +26,7 @@ struct cis_shard {
 	struct cis_scratch *scratch;
 	struct cis_stores stores;
 	struct cis_seat *timed; /* those with a deadline */
+	struct cis_seat *stirred; /* those for which a read has ended */
 	bool stop;
 	atomic_uint seats;
 };
@@ -35,11 +36,11 @@ struct cis_seat {
 	struct cis_pager *pager;
 	int uffd;
 	enum cis_fill fill, told;
-	bool detach, record, sitting, leaving, is_timed;
+	bool detach, record, sitting, leaving, is_timed, is_stirred;
 	unsigned jobs_out;
 	void (*notice)(void *notice);
 	void *ctx;
-	struct cis_seat *next_timed;
+	struct cis_seat *next_timed, *next_stirred;
 };
 
 static void notify(struct cis_seat *seat, const struct cis_notice *what)
@@ -63,6 +64,18 @@ static void page_failed(void *ctx, uint64_t pgno, bool kill, const struct cis_er
 static void guest_gone(void *ctx)
 {
 	notify(ctx, &(struct cis_notice){ .type = CIS_NOTICE_GONE });
+}
+
+/* Acted on at the end of the turn: the seat may leave then, and has an event in shard_main()'s hands before. */
+static void read_ended(void *ctx)
+{
+	struct cis_seat *seat = ctx;
+
+	if (seat->is_stirred)
+		return;
+	seat->is_stirred = true;
+	seat->next_stirred = seat->shard->stirred;
+	seat->shard->stirred = seat;
 }
 
 /* A store that cannot be opened still has to answer: each read ends with the reason. */
@@ -139,6 +152,8 @@ static void tell_filled(struct cis_seat *seat)
 {
 	enum cis_fill level = cis_pager_filled(seat->pager);
 
+	if (level == CIS_FILL_ALL && !cis_pager_can_detach(seat->pager))
+		level = CIS_FILL_HOT;
 	if (seat->fill == CIS_FILL_NONE || level == seat->told)
 		return;
 	seat->told = level;
@@ -176,6 +191,18 @@ static void retime(struct cis_seat *seat)
 	seat->is_timed = true;
 }
 
+static void unstir(struct cis_seat *seat)
+{
+	struct cis_seat **at = &seat->shard->stirred;
+
+	if (!seat->is_stirred)
+		return;
+	while (*at != seat)
+		at = &(*at)->next_stirred;
+	*at = seat->next_stirred;
+	seat->is_stirred = false;
+}
+
 static void leave_now(struct cis_seat *seat)
 {
 	struct cis_shard *shard = seat->shard;
@@ -183,6 +210,9 @@ static void leave_now(struct cis_seat *seat)
 	if (!cis_pager_quiesce(seat->pager))
 		return; /* a job or a read is still out, and comes back here */
 	untime(seat);
+	unstir(seat);
+	if (seat->told == CIS_FILL_ALL)
+		cis_pager_detach(seat->pager); /* its monitor may hold the userfaultfd and run on, with nobody to answer */
 	if (seat->sitting)
 		epoll_ctl(shard->epoll, EPOLL_CTL_DEL, seat->uffd, NULL);
 	seat->sitting = seat->leaving = false;
@@ -242,6 +272,16 @@ static const struct timespec *timeout_of(const struct cis_shard *shard, struct t
 	return ts;
 }
 
+static void serve_stirred(struct cis_shard *shard)
+{
+	while (shard->stirred) {
+		struct cis_seat *seat = shard->stirred;
+
+		unstir(seat);
+		serve(seat);
+	}
+}
+
 static void reap_stores(struct cis_shard *shard)
 {
 	for (size_t i = 0; i < shard->stores.nr; i++)
@@ -269,6 +309,7 @@ static void *shard_main(void *arg)
 		serve_due(shard);
 		if (mail)
 			cis_mailbox_run(&shard->box);
+		serve_stirred(shard);
 	}
 	return NULL;
 }
@@ -381,6 +422,7 @@ int cis_seat_create(struct cis_shard *shard, const struct cis_seat_opts *opts, s
 	pager.store_of = store_of;
 	pager.failed = page_failed;
 	pager.gone = guest_gone;
+	pager.stirred = read_ended;
 	pager.ctx = seat;
 	rc = cis_pager_create(&pager, &seat->pager, err);
 	if (rc) {
