@@ -187,12 +187,24 @@ static int write_image(const char *image, struct job *job, struct cli_progress *
 	return r;
 }
 
+/* The image replaces what has its name; the only copy of a guest's memory must not be that. */
+static int check_apart(const char *memory, const char *image, struct cis_error *err)
+{
+	struct stat a, b;
+
+	if (!stat(memory, &a) && !stat(image, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+		return cis_fail(err, EINVAL, "%s: is the memory itself; give the image another name", image);
+	return 0;
+}
+
 static int create(const char *memory, const char *image, struct job *job, struct cis_error *err)
 {
 	struct cli_progress progress;
 	uint64_t room;
-	int r = prepare(memory, job, err);
+	int r = check_apart(memory, image, err);
 
+	if (!r)
+		r = prepare(memory, job, err);
 	if (!r)
 		r = cli_quota_room(image, &room, err);
 	if (!r)

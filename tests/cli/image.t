@@ -201,3 +201,7 @@ $ cistern image export bad.cis back2; ls back2
 ! cistern image export: bad.cis: chunk 0 (bytes 4096 .. 44636, codec mask): does not decode to its length (format 5)
 ! ls: cannot access 'back2': No such file or directory
 ? 2
+
+$ cistern image create mem mem
+! cistern image create: mem: is the memory itself; give the image another name
+? 1
