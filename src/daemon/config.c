@@ -25,6 +25,7 @@ static const struct key {
 	{ "workers", NUMBER, offsetof(struct cis_config, workers), 256 },
 	{ "guests", NUMBER, offsetof(struct cis_config, guests), 1000000 },
 	{ "tries", NUMBER, offsetof(struct cis_config, tries), 20 },
+	{ "handshake_ms", NUMBER, offsetof(struct cis_config, handshake_ms), 3600000 },
 	{ "awake_ms", NUMBER, offsetof(struct cis_config, awake_ms), 3600000 },
 	{ "neighbours", YES_NO, offsetof(struct cis_config, neighbours), 0 },
 	{ "detach", YES_NO, offsetof(struct cis_config, detach), 0 },
@@ -40,7 +41,7 @@ void cis_config_init(struct cis_config *c)
 {
 	*c = (struct cis_config){
 		.control = strdup("/run/cistern/control.sock"), .traces = strdup("/var/lib/cistern/traces"),
-		.images = strdup("/var/lib/cistern/images"), .guests = 4096, .tries = 4, .awake_ms = 100,
+		.images = strdup("/var/lib/cistern/images"), .guests = 4096, .tries = 4, .handshake_ms = 10000, .awake_ms = 100,
 		.neighbours = true, .detach = true, .log_level = CIS_LOG_INFO,
 	};
 }

@@ -17,6 +17,7 @@ struct cis_config {
 	unsigned workers;   /* workers = N: threads that fill; 0: one a CPU */
 	unsigned guests;    /* guests = N: at most */
 	unsigned tries;	    /* tries = N: reads of a chunk before the guest's failure policy */
+	unsigned handshake_ms; /* handshake_ms = N: a handshake that is not complete by then is refused */
 	unsigned awake_ms;  /* awake_ms = N: keep CPUs from idling deeply that long after a guest's last fault; 0: never */
 	bool neighbours;    /* neighbours = yes|no: install the rest of a chunk with the page that faulted */
 	bool detach;	    /* detach = yes|no: hand a wholly filled guest to the kernel */

@@ -457,11 +457,24 @@ static bool has_ended(const struct cis_guest *g)
 	return (g->eof || !g->engine->has_keeper) && is_dead(g);
 }
 
+/* A client that stops half way would keep the guest's own monitor out. */
+static bool is_late(const struct cis_guest *g)
+{
+	return g->has_conn && !g->state_bytes &&
+	       cis_now_ns(NULL) - g->conn_ns > g->engine->config->handshake_ms * 1000000ull;
+}
+
 void cis_guest_tick(struct cis_engine *e)
 {
+	struct cis_error err;
+
 	for (size_t i = 0; i < e->nr_guests; i++) {
 		struct cis_guest *g = e->guests[i];
 
+		if (is_late(g)) {
+			cis_fail(&err, ETIMEDOUT, "its handshake is not complete after %u ms", e->config->handshake_ms);
+			cis_guest_refuse(g, &err);
+		}
 		if (g->seat && !g->leaving && has_ended(g)) {
 			cis_guest_end(g, NULL);
 			return; /* the table may have changed; the others next time */

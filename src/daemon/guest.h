@@ -59,6 +59,7 @@ struct cis_guest {
 	struct cis_peer peer;
 	int pidfd;
 	bool eof;
+	uint64_t conn_ns; /* since when */
 	struct cis_handshake *hs;
 	int fds[CIS_WIRE_FDS_MAX];
 	size_t nr_fds;

@@ -7,6 +7,9 @@
 /** cis_guest_move() - into a later state: events, watches. */
 void cis_guest_move(struct cis_guest *g, enum cis_guest_state state);
 
+/** cis_guest_refuse() - refuse its connection; the guest is expected still: somebody else may have knocked. */
+void cis_guest_refuse(struct cis_guest *g, const struct cis_error *err);
+
 /** cis_guest_release() - give back everything but its place in the table; the seat has left. */
 void cis_guest_release(struct cis_guest *g);
 

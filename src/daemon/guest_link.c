@@ -30,8 +30,7 @@ static struct cis_guest *by_conn(struct cis_engine *e, uint64_t conn)
 	return NULL;
 }
 
-/* The connection is refused and the guest is expected still: somebody else may have knocked. */
-static void refuse(struct cis_guest *g, const struct cis_error *err)
+void cis_guest_refuse(struct cis_guest *g, const struct cis_error *err)
 {
 	cis_log(CIS_LOG_WARN, "guest=%s pid=%d: handshake refused: %s", g->id, (int)g->peer.pid, err->text);
 	cis_events_failed(g->engine->events, g, err->text);
@@ -176,7 +175,7 @@ static void serve(struct cis_guest *g, int memfd)
 	close(memfd); /* the mapping stays, and the keeper has a descriptor */
 	if (rc) {
 		cis_fail(&err, -rc, "state memfd: mmap: %s", strerror(-rc));
-		refuse(g, &err);
+		cis_guest_refuse(g, &err);
 		return;
 	}
 	cis_state_init(map, g->nr_pages, g->engine->generation, &g->state_map);
@@ -189,7 +188,7 @@ static void serve(struct cis_guest *g, int memfd)
 	if (!rc)
 		rc = take_seat(g, &err);
 	if (rc) {
-		refuse(g, &err);
+		cis_guest_refuse(g, &err);
 		return;
 	}
 	*g->error = 0;
@@ -260,6 +259,7 @@ static void on_connection(void *ctx, uint64_t conn, uint64_t listener, const str
 	g->peer = *peer;
 	g->pidfd = pidfd;
 	g->eof = g->acked = false;
+	g->conn_ns = cis_now_ns(NULL);
 }
 
 static void on_bytes(void *ctx, uint64_t conn, uint64_t at, const void *bytes, size_t len, const int *fds, size_t nr_fds)
@@ -278,7 +278,7 @@ static void on_bytes(void *ctx, uint64_t conn, uint64_t at, const void *bytes, s
 		cis_fds_close(fds, nr_fds);
 		cis_fail(&err, EPROTO, "more descriptors than a handshake has");
 		if (!g->seat)
-			refuse(g, &err);
+			cis_guest_refuse(g, &err);
 		return;
 	}
 	memcpy(g->fds + g->nr_fds, fds, nr_fds * sizeof(*fds));
@@ -286,7 +286,7 @@ static void on_bytes(void *ctx, uint64_t conn, uint64_t at, const void *bytes, s
 	if (g->seat)
 		return; /* nothing more is expected of it, and nothing is done with it */
 	if (cis_handshake_feed(g->hs, bytes, len, &done, &err) || (done && !was_done && accept_handshake(g, &err)))
-		refuse(g, &err);
+		cis_guest_refuse(g, &err);
 }
 
 static void on_broken(void *ctx, uint64_t conn, int error, const char *why)
@@ -297,7 +297,7 @@ static void on_broken(void *ctx, uint64_t conn, int error, const char *why)
 	if (!g || g->seat)
 		return;
 	cis_fail(&err, error, "%s", why);
-	refuse(g, &err);
+	cis_guest_refuse(g, &err);
 }
 
 static void on_eof(void *ctx, uint64_t conn)
@@ -309,7 +309,7 @@ static void on_eof(void *ctx, uint64_t conn)
 		return;
 	g->eof = true;
 	if (!g->seat && cis_handshake_end(g->hs, &err))
-		refuse(g, &err);
+		cis_guest_refuse(g, &err);
 }
 
 static void on_exited(void *ctx, uint64_t conn)
@@ -324,7 +324,7 @@ static void on_exited(void *ctx, uint64_t conn)
 		return;
 	}
 	cis_fail(&err, EPROTO, "the monitor ended before its guest was served");
-	refuse(g, &err);
+	cis_guest_refuse(g, &err);
 }
 
 static void on_state(void *ctx, uint64_t conn, int error, int memfd, uint64_t bytes)
@@ -339,7 +339,7 @@ static void on_state(void *ctx, uint64_t conn, int error, int memfd, uint64_t by
 	}
 	if (error) {
 		cis_fail(&err, error, "state memfd of %llu bytes: %s", (unsigned long long)g->state_bytes, strerror(error));
-		refuse(g, &err);
+		cis_guest_refuse(g, &err);
 		return;
 	}
 	serve(g, memfd);

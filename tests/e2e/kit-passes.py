@@ -2,7 +2,7 @@
 """The conformance kit against the daemon: every version is served byte for byte, every wrong way is refused, and nothing
 is left of any of them.
 
-Usage: kit-passes.py BUILD PART     (PART: good, bad, crowd, huge, damage, engine)
+Usage: kit-passes.py BUILD PART     (PART: good, bad, crowd, huge, damage, late, engine)
 """
 import json
 import os
@@ -223,6 +223,28 @@ def part_damage(kit):
     os.rename(good + ".away", good)
 
 
+def part_late(kit):
+    """A client that stops half way through its handshake keeps the guest's own monitor out only for so long."""
+    name, path = kit.expect()
+    events = socket.socket(socket.AF_UNIX)
+    events.connect(kit.daemon.control)
+    events.sendall(b"GET /v1/events?guest=%s HTTP/1.1\r\nHost: cistern\r\n\r\n" % name.encode())
+    stream = events.makefile()
+    while stream.readline().strip():  # the head: from here on the events are listened to
+        pass
+    half = subprocess.Popen([kit.program, "--hang-after", "half", path], stdout=subprocess.DEVNULL)
+    while "guest.failed" not in (line := stream.readline()):
+        assert line, "the event stream ended"
+    if "not complete" not in line:
+        kit.fail("half a handshake", line)
+    status, result, said = kit.play(path, "--expect", kit.memory)
+    half.kill()
+    half.wait()
+    if status or result["verified"] != PAGES:
+        kit.fail("after half a handshake", status, result, said)
+    kit.gone(name)
+
+
 def pending_faults(pid):
     """Of the guest's own userfaultfd, as the kernel counts them."""
     for fd in os.listdir("/proc/%d/fd" % pid):
@@ -265,13 +287,13 @@ def main():
         sys.exit(77)
     with tempfile.TemporaryDirectory(prefix="cistern-kit.") as folder:
         make_memory(folder + "/memory")
-        with cistern.Daemon(build, folder) as daemon:
+        with cistern.Daemon(build, folder, handshake_ms=10000 if part != "late" else 100) as daemon:
             daemon.run("image", "create", folder + "/memory", folder + "/image.cis")
             kit = Kit(build, folder, daemon)
             kit.serve()
             before = least(daemon, 20)
             {"good": part_good, "bad": part_bad, "crowd": part_crowd, "huge": part_huge, "damage": part_damage,
-             "engine": part_engine}[part](kit)
+             "late": part_late, "engine": part_engine}[part](kit)
             kit.serve()
             after = least(daemon, 200, before)
             if any(now > then for now, then in zip(after, before)):
