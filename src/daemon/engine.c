@@ -201,11 +201,11 @@ static void loop(struct cis_engine *e)
 			}
 		}
 		cis_mailbox_run(&e->box);
-		cis_api_run(e->api);
 		if (cis_now_ns(NULL) >= next_tick) {
 			cis_guest_tick(e);
 			next_tick = cis_now_ns(NULL) + TICK_MS * 1000000ull;
 		}
+		cis_api_run(e->api); /* last, as what comes before may answer requests */
 	}
 }
 

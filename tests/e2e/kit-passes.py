@@ -237,6 +237,8 @@ def part_late(kit):
         assert line, "the event stream ended"
     if "not complete" not in line:
         kit.fail("half a handshake", line)
+    stream.close()
+    events.close()
     status, result, said = kit.play(path, "--expect", kit.memory)
     half.kill()
     half.wait()
