@@ -19,9 +19,9 @@ class GuestError(Exception):
     """The guest or its QEMU did not do what it was to do; the text says what, with the ends of QEMU's log and of the guest's console."""
 
 
-def kernel():
-    """The folder with vmlinuz and initrd, made or from the cache."""
-    return run([os.path.join(HERE, "kernel.sh")])
+def kernel(*words):
+    """The folder with vmlinuz and initrd, made or from the cache; words as kernel.sh wants them."""
+    return run([os.path.join(HERE, "kernel.sh"), *words])
 
 
 def userland(packages=None):
@@ -69,19 +69,20 @@ def accelerator(kernel_folder, seconds=3):
 class Machine:
     """What two QEMU processes must agree on, so that one takes the other's state."""
 
-    def __init__(self, service, memory_mib, kernel_folder, disk, accel="tcg"):
+    def __init__(self, service, memory_mib, kernel_folder, disk, accel="tcg", append=""):
         self.service = service
         self.memory_mib = memory_mib
         self.kernel_folder = kernel_folder
         self.disk = disk
         self.accel = accel
+        self.append = append
 
     def arguments(self):
         return ["-M", "q35,memory-backend=ram", "-accel", self.accel, "-cpu", "host" if self.accel == "kvm" else "max",
                 "-smp", "1", "-m", str(self.memory_mib), "-nodefaults", "-display", "none", "-no-reboot",
                 "-drive", "if=virtio,format=raw,readonly=on,file=" + self.disk,
                 "-kernel", self.kernel_folder + "/vmlinuz", "-initrd", self.kernel_folder + "/initrd",
-                "-append", "console=ttyS0 panic=-1 quiet cistern.service=" + self.service]
+                "-append", "console=ttyS0 panic=-1 quiet cistern.service=" + self.service + " " + self.append]
 
     def ram_file(self, path, share=True):
         return ["-object", "memory-backend-file,id=ram,size=%dM,share=%s,mem-path=%s"
