@@ -9,7 +9,8 @@ struct from_image {
 	struct cis_image_source src;
 	struct cis_image *img; /* owned by the reader */
 	struct cis_image_reader *reader;
-	uint8_t *page; /* for reads of part of one */
+	uint8_t *page; /* for reads of part of one: mostly the next part is wanted next */
+	uint64_t held; /* its number; UINT64_MAX: none */
 };
 
 static struct from_image *image_of(struct cis_image_source *src)
@@ -60,6 +61,19 @@ static int image_next_data(struct cis_image_source *src, uint64_t from, uint64_t
 	return 0;
 }
 
+static int hold_page(struct from_image *f, uint64_t pgno, struct cis_error *err)
+{
+	int rc;
+
+	if (f->held == pgno)
+		return 0;
+	f->held = UINT64_MAX;
+	rc = cis_image_read_page(f->reader, pgno, f->page, err);
+	if (!rc)
+		f->held = pgno;
+	return rc;
+}
+
 static int image_read(struct cis_image_source *src, uint64_t off, void *buf, size_t len,
 		      struct cis_error *err)
 {
@@ -68,13 +82,13 @@ static int image_read(struct cis_image_source *src, uint64_t off, void *buf, siz
 
 	while (len) {
 		size_t inside = (size_t)(off & (page - 1)), n = page - inside < len ? page - inside : len;
-		uint8_t *to = n == page ? buf : f->page;
-		int rc = cis_image_read_page(f->reader, off >> f->img->h.page_shift, to, err);
+		uint64_t pgno = off >> f->img->h.page_shift;
+		int rc = n == page ? cis_image_read_page(f->reader, pgno, buf, err) : hold_page(f, pgno, err);
 
 		if (rc)
 			return rc;
-		if (to != buf)
-			memcpy(buf, to + inside, n);
+		if (n < page)
+			memcpy(buf, f->page + inside, n);
 		buf = (uint8_t *)buf + n;
 		off += n;
 		len -= n;
@@ -103,6 +117,7 @@ int cis_source_image(struct cis_image *img, struct cis_image_source **ret, struc
 			 .close = image_close },
 		.img = img,
 		.page = malloc((size_t)1 << img->h.page_shift),
+		.held = UINT64_MAX,
 	};
 	if (!f->page || cis_image_reader_create(img, &f->reader)) {
 		image_close(&f->src);
