@@ -324,7 +324,7 @@ void cis_fetch_start(struct cis_pager *p, const struct cis_fault *fault, const s
 	}
 	f = p->nr_fetches < FETCHES_MAX ? new_fetch(p) : NULL;
 	if (f) {
-		f->nr_chunks = p->page_shift > chunk_shift ? 1u << (p->page_shift - chunk_shift) : 1;
+		f->nr_chunks = cis_unit_chunks(p, loc->img);
 		f->buf = cis_scratch_get(p->scratch, (size_t)f->nr_chunks << chunk_shift);
 	}
 	if (!f || !f->buf) {

@@ -12,39 +12,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "pager/internal.h"
+#include "pager/job.h"
 
 #define HOT_JOBS    12u /* of a small hot section: several workers begin early and end together */
 #define HOT_LEAST   ((uint64_t)128 << 10)
 #define HOT_BYTES   ((uint64_t)1 << 20)	  /* raw bytes a job before the guest runs: few messages */
 #define COLD_BYTES  ((uint64_t)256 << 10) /* and beside it: a fault that waits for a job does not wait long */
-#define JOB_PAGES   512u
 #define SWEEP_PAGES 4096u
 #define SWEEP_NS    10000000u	/* before the next pass, twice as long each time, up to ... */
 #define SWEEP_MAX_NS 1000000000u
 
 static const char *const fill_names[] = { "none", "hot", "all" };
-
-struct cis_fill_job {
-	struct cis_pager *p;
-	const struct cis_image *img;
-	uint32_t id;
-	uint64_t chunk; /* the first one */
-	unsigned nr_chunks;
-	unsigned at; /* chunks done */
-	size_t nr_pages, page_at;
-	uint64_t pgno[JOB_PAGES]; /* in the order of the raw bytes */
-	uint64_t claimed[JOB_PAGES / 64], installed[JOB_PAGES / 64];
-	struct cis_iobuf *buf;
-	struct cis_span span;
-	struct cis_store_req req;
-	bool begun, reading;
-	bool hot; /* of the hot section of the guest's own image */
-	bool gone;
-	int rc; /* 0, or why the rest was not done */
-	struct cis_error err;
-	uint64_t bytes_read;
-};
 
 const char *cis_fill_name(enum cis_fill fill)
 {
@@ -59,24 +37,9 @@ int cis_fill_parse(const char *text)
 	return -EINVAL;
 }
 
-const struct cis_image *cis_fill_job_image(const struct cis_fill_job *job)
-{
-	return job->img;
-}
-
-/* What the shard decides. */
-
 static uint64_t nr_chunks_of(const struct cis_image *img)
 {
 	return cis_image_info(img)->nr_hot_chunks + cis_image_info(img)->nr_cold_chunks;
-}
-
-/* Chunks that belong together because a page spans them. */
-static unsigned chunks_a_unit(const struct cis_pager *p, const struct cis_image *img)
-{
-	unsigned chunk_shift = cis_image_info(img)->chunk_shift;
-
-	return p->page_shift > chunk_shift ? 1u << (p->page_shift - chunk_shift) : 1;
 }
 
 static bool claimable(const struct cis_pager *p, const struct cis_image *img, uint64_t pgno)
@@ -94,7 +57,7 @@ static bool claimable(const struct cis_pager *p, const struct cis_image *img, ui
 /* Add the pages of one unit of chunks to the job.  Return: whether any of them is claimed. */
 static bool claim_unit(struct cis_pager *p, struct cis_fill_job *job, uint64_t chunk)
 {
-	size_t n = cis_image_chunk_pages(job->img, chunk, JOB_PAGES - job->nr_pages, job->pgno + job->nr_pages);
+	size_t n = cis_image_chunk_pages(job->img, chunk, CIS_JOB_PAGES - job->nr_pages, job->pgno + job->nr_pages);
 	bool any = false;
 
 	for (size_t i = job->nr_pages; i < job->nr_pages + n; i++)
@@ -141,10 +104,10 @@ static bool next_range(struct cis_pager *p, uint64_t *ret_end)
 static void gather(struct cis_pager *p, struct cis_fill_job *job, uint64_t end, uint64_t max_bytes)
 {
 	const struct cis_image_info *info = cis_image_info(job->img);
-	unsigned unit = chunks_a_unit(p, job->img);
+	unsigned unit = cis_unit_chunks(p, job->img);
 	uint64_t bytes = 0;
 
-	while (p->fill_chunk < end && bytes < max_bytes && job->nr_pages < JOB_PAGES) {
+	while (p->fill_chunk < end && bytes < max_bytes && job->nr_pages < CIS_JOB_PAGES) {
 		bool any, section_ends = p->fill_chunk + unit == info->nr_hot_chunks;
 
 		any = claim_unit(p, job, p->fill_chunk);
@@ -350,181 +313,4 @@ int cis_pager_detach(struct cis_pager *p)
 	for (size_t i = 0; i < p->nr_regions; i++)
 		p->os->unregister(p->os_ctx, p->regions[i].hva, p->regions[i].bytes);
 	return 0;
-}
-
-/* What a worker does. */
-
-static bool still_ours(const struct cis_fill_job *job, size_t i)
-{
-	uint64_t word;
-
-	if (!cis_bit_test(job->claimed, i))
-		return false;
-	word = cis_word_load(job->p, job->pgno[i]);
-	return cis_word_state(word) == CIS_PAGE_BUSY && cis_word_cookie(word) == job->id;
-}
-
-static void read_done(struct cis_store_req *req, int err)
-{
-	struct cis_fill_job *job = req->ctx;
-
-	job->reading = false;
-	if (err)
-		job->rc = cis_fail(&job->err, -err, "%s: chunks %llu..%llu: read: %s", cis_image_info(job->img)->path,
-				   (unsigned long long)job->chunk,
-				   (unsigned long long)job->chunk + job->nr_chunks - 1, strerror(-err));
-	else
-		job->bytes_read += job->span.len;
-}
-
-bool cis_fill_job_begin(struct cis_fill_job *job, struct cis_scratch *scratch, struct cis_store *store)
-{
-	unsigned chunk_shift = cis_image_info(job->img)->chunk_shift;
-	struct cis_store_req *req = &job->req;
-
-	if (job->begun)
-		return !job->reading;
-	job->begun = true;
-	if (!store) {
-		job->rc = cis_fail(&job->err, EIO, "%s: no store to read it by", cis_image_info(job->img)->path);
-		return true;
-	}
-	cis_span_of(job->img, job->chunk, job->nr_chunks, &job->span);
-	job->buf = cis_scratch_get(scratch, (size_t)job->nr_chunks << chunk_shift);
-	if (!job->buf) {
-		job->rc = -ENOMEM;
-		return true;
-	}
-	*req = (struct cis_store_req){ .op = CIS_STORE_GET, .off = job->span.off, .len = job->span.len,
-				       .buf = job->buf->data, .done = read_done, .ctx = job };
-	job->reading = true;
-	cis_store_submit(store, &req, 1);
-	return !job->reading;
-}
-
-/* The end of the run of pages from @from on that are contiguous, in one region and still the job's. */
-static size_t run_end(const struct cis_fill_job *job, size_t from, size_t end, const struct cis_region *r)
-{
-	size_t i = from + 1;
-
-	while (i < end && job->pgno[i] == job->pgno[from] + (i - from) && still_ours(job, i) &&
-	       cis_region_of_page(job->p, job->pgno[i]) == r)
-		i++;
-	return i;
-}
-
-static void mark(struct cis_fill_job *job, size_t from, uint64_t nr)
-{
-	for (uint64_t i = 0; i < nr; i++)
-		cis_bit_set(job->installed, from + i);
-}
-
-/* Pages [from, end) of the job, whose bytes start at @raw.  Under the gate. */
-static int install_pages(struct cis_fill_job *job, size_t from, size_t end, const char *raw)
-{
-	struct cis_pager *p = job->p;
-	int rc = 0;
-
-	for (size_t i = from, to; i < end && !rc; i = to) {
-		const struct cis_region *r;
-		uint64_t done = 0;
-
-		to = i + 1;
-		if (!still_ours(job, i))
-			continue;
-		r = cis_region_of_page(p, job->pgno[i]);
-		to = run_end(job, i, end, r);
-		rc = cis_install_run(p, r, job->pgno[i], to - i, raw + ((i - from) << p->page_shift), &done);
-		mark(job, i, done);
-		if (rc == -EAGAIN || rc == -ENOENT)
-			rc = 0; /* the sweep or a fault comes back to them */
-	}
-	return rc;
-}
-
-/*
- * Where the unit's pages lie in this process, when they are one run of memory that can be decoded into; else NULL.  Never a
- * private region's base: other clones have its pages mapped, and a decoder's output is not right until it is whole.
- */
-static char *in_place(const struct cis_fill_job *job, size_t from, size_t end)
-{
-	struct cis_pager *p = job->p;
-	const struct cis_region *r;
-
-	if (from == end || !still_ours(job, from))
-		return NULL;
-	r = cis_region_of_page(p, job->pgno[from]);
-	if (!r->alias || r->kind != CIS_KIND_SHARED || run_end(job, from, end, r) != end)
-		return NULL;
-	return r->alias + ((job->pgno[from] << p->page_shift) - r->offset);
-}
-
-/* @in_place: where to, or NULL. */
-static int produce(struct cis_fill_job *job, struct cis_scratch *scratch, unsigned nr, char *in_place, const char **ret_raw)
-{
-	struct cis_unit unit = { job->img, job->chunk + job->at, nr, job->buf->data, job->span.off };
-	int rc = cis_unit_unpack(&unit, scratch, in_place, ret_raw, &job->err);
-
-	return rc ? rc : cis_unit_check(&unit, *ret_raw, &job->err);
-}
-
-static bool any_ours(const struct cis_fill_job *job, size_t from, size_t end)
-{
-	for (size_t i = from; i < end; i++)
-		if (still_ours(job, i))
-			return true;
-	return false;
-}
-
-/*
- * One unit.  Copied pages are decoded outside the gate, which is then held for the copying alone; pages decoded in place are
- * written under it, since a REMOVE in between would otherwise find its zeros overwritten.
- */
-static int do_unit(struct cis_fill_job *job, struct cis_scratch *scratch, unsigned nr_chunks, size_t from, size_t end)
-{
-	struct cis_pager *p = job->p;
-	const char *raw;
-	char *place;
-	int rc = 0;
-
-	if (!any_ours(job, from, end))
-		return 0;
-	pthread_rwlock_rdlock(&p->gate);
-	place = in_place(job, from, end);
-	if (place)
-		rc = produce(job, scratch, nr_chunks, place, &raw);
-	if (place && !rc)
-		rc = install_pages(job, from, end, raw);
-	pthread_rwlock_unlock(&p->gate);
-	if (place)
-		return rc;
-	rc = produce(job, scratch, nr_chunks, NULL, &raw);
-	if (rc)
-		return rc;
-	pthread_rwlock_rdlock(&p->gate);
-	rc = install_pages(job, from, end, raw);
-	pthread_rwlock_unlock(&p->gate);
-	return rc;
-}
-
-bool cis_fill_job_step(struct cis_fill_job *job, struct cis_scratch *scratch, struct cis_store *store)
-{
-	unsigned unit = chunks_a_unit(job->p, job->img), chunk_shift = cis_image_info(job->img)->chunk_shift;
-	size_t pages = unit > 1 ? 1 : (size_t)1 << (chunk_shift - job->p->page_shift), end = job->page_at + pages;
-
-	cis_fill_job_begin(job, scratch, store);
-	while (job->reading)
-		cis_store_wait(store, 0);
-	if (end > job->nr_pages)
-		end = job->nr_pages;
-	if (!job->rc)
-		job->rc = do_unit(job, scratch, unit, job->page_at, end);
-	job->gone = job->rc == -ESRCH;
-	job->at += unit;
-	job->page_at = end;
-	if (!job->rc && job->at < job->nr_chunks)
-		return true;
-	if (job->buf)
-		cis_scratch_put(scratch, job->buf);
-	return false;
 }

@@ -226,6 +226,14 @@ struct cis_span {
 
 void cis_span_of(const struct cis_image *img, uint64_t chunk, unsigned nr_chunks, struct cis_span *ret);
 
+/** cis_unit_chunks() - chunks that belong together because a page spans them, or 1. */
+static inline unsigned cis_unit_chunks(const struct cis_pager *p, const struct cis_image *img)
+{
+	unsigned chunk_shift = cis_image_info(img)->chunk_shift;
+
+	return p->page_shift > chunk_shift ? 1u << (p->page_shift - chunk_shift) : 1;
+}
+
 /** struct cis_unit - chunks that are decoded together: one, or all that a page spans */
 struct cis_unit {
 	const struct cis_image *img;
