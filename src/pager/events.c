@@ -10,7 +10,7 @@
 static int read_batch(struct cis_pager *p, size_t *ret_n, bool *ret_full)
 {
 	size_t max;
-	struct uffd_msg *room = cis_ring_room(&p->state, &max);
+	struct uffd_msg *room = cis_ring_room(&p->o.state, &max);
 	bool shut = p->jobs_out > 0;
 	int rc;
 
@@ -18,13 +18,13 @@ static int read_batch(struct cis_pager *p, size_t *ret_n, bool *ret_full)
 		max = BATCH;
 	if (shut)
 		pthread_rwlock_wrlock(&p->gate);
-	rc = p->os->read(p->os_ctx, room, max, ret_n);
+	rc = p->o.os->read(p->o.os_ctx, room, max, ret_n);
 	if (rc) {
 		if (shut)
 			pthread_rwlock_unlock(&p->gate);
 		return rc;
 	}
-	cis_ring_commit(&p->state, *ret_n);
+	cis_ring_commit(&p->o.state, *ret_n);
 	*ret_full = *ret_n == max;
 	return shut;
 }
@@ -54,7 +54,7 @@ static void act_on_remove(struct cis_pager *p, uint64_t start, uint64_t end)
 		for (uint64_t pgno = first; pgno < last; pgno++)
 			remove_page(p, pgno);
 		/* A thread that waits for a page whose content is now another has to fault again. */
-		p->os->wake(p->os_ctx, from, to - from);
+		p->o.os->wake(p->o.os_ctx, from, to - from);
 	}
 }
 
@@ -64,8 +64,8 @@ static void act_on_remove(struct cis_pager *p, uint64_t start, uint64_t end)
  */
 static void act_on_removes(struct cis_pager *p)
 {
-	for (uint64_t i = 0; i < cis_ring_used(&p->state); i++) {
-		struct uffd_msg *msg = cis_ring_at(&p->state, i);
+	for (uint64_t i = 0; i < cis_ring_used(&p->o.state); i++) {
+		struct uffd_msg *msg = cis_ring_at(&p->o.state, i);
 
 		if (msg->event != UFFD_EVENT_REMOVE)
 			continue;
@@ -76,10 +76,10 @@ static void act_on_removes(struct cis_pager *p)
 
 static void act_on_faults(struct cis_pager *p, uint64_t read_ns)
 {
-	uint64_t n = cis_ring_used(&p->state);
+	uint64_t n = cis_ring_used(&p->o.state);
 
 	for (uint64_t i = 0; i < n && !p->is_gone; i++) {
-		const struct uffd_msg *msg = cis_ring_at(&p->state, i);
+		const struct uffd_msg *msg = cis_ring_at(&p->o.state, i);
 		struct cis_fault f = { .since_ns = read_ns };
 
 		if (msg->event != UFFD_EVENT_PAGEFAULT)
@@ -89,7 +89,7 @@ static void act_on_faults(struct cis_pager *p, uint64_t read_ns)
 		f.minor = msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_MINOR;
 		cis_fault(p, &f);
 	}
-	cis_ring_drop(&p->state, n);
+	cis_ring_drop(&p->o.state, n);
 }
 
 static bool run(struct cis_pager *p)

@@ -43,7 +43,7 @@ static void defer(struct cis_pager *p, const struct cis_fault *f, uint64_t due_n
 
 		if (!more) {
 			/* Woken, the thread faults again and so comes back by itself. */
-			p->os->wake(p->os_ctx, cis_hva_of_page(p, cis_region_of_page(p, f->pgno), f->pgno),
+			p->o.os->wake(p->o.os_ctx, cis_hva_of_page(p, cis_region_of_page(p, f->pgno), f->pgno),
 				    cis_page_bytes(p));
 			return;
 		}
@@ -101,8 +101,8 @@ static void poison_again(struct cis_pager *p, const struct cis_fault *f, const s
 {
 	uint64_t done, hva = cis_hva_of_page(p, r, f->pgno);
 
-	p->os->poison(p->os_ctx, hva, cis_page_bytes(p), &done);
-	p->os->wake(p->os_ctx, hva, cis_page_bytes(p));
+	p->o.os->poison(p->o.os_ctx, hva, cis_page_bytes(p), &done);
+	p->o.os->wake(p->o.os_ctx, hva, cis_page_bytes(p));
 }
 
 /* A page that fails again and again (stall, or a fill that comes back to it) is told once; without memory, each time. */
@@ -116,14 +116,14 @@ static void report(struct cis_pager *p, const struct cis_fault *f, bool kill, co
 		return;
 	if (p->reported)
 		cis_bit_set(p->reported, f->pgno);
-	p->failed(p->ctx, f->pgno, kill, err);
+	p->o.failed(p->o.ctx, f->pgno, kill, err);
 }
 
 static void poison(struct cis_pager *p, const struct cis_fault *f, const struct cis_error *err)
 {
 	const struct cis_region *r = cis_region_of_page(p, f->pgno);
 	uint64_t done;
-	int rc = p->os->poison(p->os_ctx, cis_hva_of_page(p, r, f->pgno), cis_page_bytes(p), &done);
+	int rc = p->o.os->poison(p->o.os_ctx, cis_hva_of_page(p, r, f->pgno), cis_page_bytes(p), &done);
 
 	switch (rc) {
 	case 0:
@@ -132,7 +132,7 @@ static void poison(struct cis_pager *p, const struct cis_fault *f, const struct 
 		break;
 	case -EEXIST: /* the guest has it, however that came */
 		cis_page_set(p, f->pgno, CIS_PAGE_RESIDENT, 0);
-		p->os->wake(p->os_ctx, cis_hva_of_page(p, r, f->pgno), cis_page_bytes(p));
+		p->o.os->wake(p->o.os_ctx, cis_hva_of_page(p, r, f->pgno), cis_page_bytes(p));
 		break;
 	case -EAGAIN:
 	case -ESRCH:
@@ -147,12 +147,12 @@ static void poison(struct cis_pager *p, const struct cis_fault *f, const struct 
 /* What the guest may never touch is not worth its life: the fill comes back to it later, and a touch decides. */
 void cis_fault_fail(struct cis_pager *p, const struct cis_fault *f, const struct cis_error *err)
 {
-	if (p->policy == CIS_POLICY_POISON) {
+	if (p->o.policy == CIS_POLICY_POISON) {
 		poison(p, f, err);
 		return;
 	}
-	report(p, f, p->policy == CIS_POLICY_KILL && f->since_ns, err);
-	if (p->policy == CIS_POLICY_STALL && f->since_ns)
+	report(p, f, p->o.policy == CIS_POLICY_KILL && f->since_ns, err);
+	if (p->o.policy == CIS_POLICY_STALL && f->since_ns)
 		defer(p, f, cis_pager_now(p) + STALL_NS);
 }
 
@@ -171,7 +171,7 @@ void cis_fault_trouble(struct cis_pager *p, const struct cis_fault *f, int rc)
 		cis_pager_set_gone(p);
 		return;
 	case -ENOENT: /* unmapped or unregistered meanwhile: nobody can wait there for us */
-		p->os->wake(p->os_ctx, cis_hva_of_page(p, r, f->pgno), cis_page_bytes(p));
+		p->o.os->wake(p->o.os_ctx, cis_hva_of_page(p, r, f->pgno), cis_page_bytes(p));
 		return;
 	case -ENOMEM:
 		if (f->tries < MEMORY_TRIES) {
@@ -201,7 +201,7 @@ static void fault_removed(struct cis_pager *p, const struct cis_fault *f, const 
 	int rc;
 
 	cis_page_set(p, f->pgno, CIS_PAGE_BUSY, 0);
-	rc = cis_install_zero(p, r, f->pgno, 1, p->scratch->zero, &done);
+	rc = cis_install_zero(p, r, f->pgno, 1, p->o.scratch->zero, &done);
 	p->stats.pages_zero += done;
 	settle(p, f, done, rc, before, &p->stats.faults_removed);
 }
@@ -222,7 +222,7 @@ static void fault_resident(struct cis_pager *p, const struct cis_fault *f, const
 	if (r->alias || f->minor)
 		rc = cis_install_map(p, r, f->pgno, 1, &done);
 	if (rc == -EFAULT) /* not in the memfd either */
-		rc = cis_install_zero(p, r, f->pgno, 1, p->scratch->zero, &done);
+		rc = cis_install_zero(p, r, f->pgno, 1, p->o.scratch->zero, &done);
 	if (done) {
 		cis_page_set(p, f->pgno, CIS_PAGE_RESIDENT, 0);
 		cis_fault_answered(p, f, &p->stats.faults_resident);
@@ -249,7 +249,7 @@ static void zero_run(struct cis_pager *p, const struct cis_region *r, uint64_t p
 {
 	uint64_t window = pgno & ~(uint64_t)(CIS_NEIGHBOUR_ZEROS - 1), first = pgno, end = pgno + 1;
 
-	if (p->neighbours && !p->seen && !r->huge && !(r->kind == CIS_KIND_SHARED)) {
+	if (p->o.neighbours && !p->seen && !r->huge && !(r->kind == CIS_KIND_SHARED)) {
 		while (first > window && cis_page_is_zero(p, r, first - 1))
 			first--;
 		while (end < window + CIS_NEIGHBOUR_ZEROS && cis_page_is_zero(p, r, end))
@@ -267,7 +267,7 @@ static void fault_zero(struct cis_pager *p, const struct cis_fault *f, const str
 	zero_run(p, r, f->pgno, &first, &nr);
 	for (uint64_t i = 0; i < nr; i++)
 		cis_page_set(p, first + i, CIS_PAGE_BUSY, 0);
-	rc = cis_install_zero(p, r, first, nr, p->scratch->zero, &done);
+	rc = cis_install_zero(p, r, first, nr, p->o.scratch->zero, &done);
 	for (uint64_t i = 0; i < nr; i++)
 		cis_page_set(p, first + i, i < done ? CIS_PAGE_RESIDENT : CIS_PAGE_ABSENT, 0);
 	p->stats.pages_zero += done;
@@ -279,13 +279,13 @@ static void fault_zero(struct cis_pager *p, const struct cis_fault *f, const str
 
 static void fault_same(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r, uint64_t word)
 {
-	uint64_t *raw = (uint64_t *)p->scratch->raw, before = cis_word_load(p, f->pgno), done = 0;
+	uint64_t *raw = (uint64_t *)p->o.scratch->raw, before = cis_word_load(p, f->pgno), done = 0;
 	int rc;
 
 	for (size_t i = 0; i < cis_page_bytes(p) / sizeof(word); i++)
 		raw[i] = word;
 	cis_page_set(p, f->pgno, CIS_PAGE_BUSY, 0);
-	rc = cis_install_run(p, r, f->pgno, 1, p->scratch->raw, &done);
+	rc = cis_install_run(p, r, f->pgno, 1, p->o.scratch->raw, &done);
 	*(f->since_ns ? &p->stats.pages_demand : &p->stats.pages_filled) += done;
 	settle(p, f, done, rc, before, &p->stats.faults_same);
 }

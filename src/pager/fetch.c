@@ -178,7 +178,7 @@ static int produce(struct cis_fetch *f, const char **ret_raw, struct cis_error *
 {
 	struct cis_pager *p = f->p;
 	struct cis_unit unit = { f->img, f->chunk, f->nr_chunks, f->buf->data, f->span_off };
-	int rc = cis_unit_unpack(&unit, p->scratch, NULL, ret_raw, err);
+	int rc = cis_unit_unpack(&unit, p->o.scratch, NULL, ret_raw, err);
 
 	if (rc)
 		return rc;
@@ -197,7 +197,7 @@ static void install(struct cis_fetch *f, const char *raw)
 	install_wanted(f, pgno, n, raw);
 	if (f->timed)
 		cis_hist_add(&p->stats.install_ns, p->now_ns - start);
-	if (p->neighbours && !p->seen && n > 1)
+	if (p->o.neighbours && !p->seen && n > 1)
 		install_neighbours(f, pgno, n, raw);
 }
 
@@ -207,7 +207,7 @@ static void end(struct cis_fetch *f)
 
 	unlink_fetch(f);
 	if (f->buf)
-		cis_scratch_put(p->scratch, f->buf);
+		cis_scratch_put(p->o.scratch, f->buf);
 	free(p->spare);
 	p->spare = f;
 	cis_fault_retry(p, true);
@@ -236,7 +236,7 @@ static void trouble(struct cis_fetch *f, int code, const struct cis_error *err)
 
 	if (code == -ECANCELED || p->is_gone) {
 		end(f);
-	} else if (++f->tries < p->tries) {
+	} else if (++f->tries < p->o.tries) {
 		p->stats.retries++;
 		f->retry_ns = cis_pager_now(p) + ((uint64_t)FIRST_RETRY_NS << (f->tries - 1));
 	} else {
@@ -278,8 +278,8 @@ static void fetched(struct cis_store_req *req, int code)
 	struct cis_pager *p = f->p;
 
 	arrived(f, req, code);
-	if (!p->running && p->stirred)
-		p->stirred(p->ctx);
+	if (!p->running && p->o.stirred)
+		p->o.stirred(p->o.ctx);
 }
 
 static void submit(struct cis_fetch *f)
@@ -297,7 +297,7 @@ static void submit(struct cis_fetch *f)
 		.op = CIS_STORE_GET, .off = span.off, .len = span.len, .skip = span.skip, .want = span.want,
 		.buf = f->buf->data, .done = fetched, .ctx = f,
 	};
-	cis_store_submit(p->store_of(p->ctx, f->img), &req, 1);
+	cis_store_submit(p->o.store_of(p->o.ctx, f->img), &req, 1);
 }
 
 /* Most often the one that has just ended. */
@@ -325,7 +325,7 @@ void cis_fetch_start(struct cis_pager *p, const struct cis_fault *fault, const s
 	f = p->nr_fetches < FETCHES_MAX ? new_fetch(p) : NULL;
 	if (f) {
 		f->nr_chunks = cis_unit_chunks(p, loc->img);
-		f->buf = cis_scratch_get(p->scratch, (size_t)f->nr_chunks << chunk_shift);
+		f->buf = cis_scratch_get(p->o.scratch, (size_t)f->nr_chunks << chunk_shift);
 	}
 	if (!f || !f->buf) {
 		free(f);
@@ -375,7 +375,7 @@ bool cis_fetch_quiesce(struct cis_pager *p)
 	for (; f; f = next) {
 		next = f->next;
 		if (f->in_flight)
-			cis_store_cancel(p->store_of(p->ctx, f->img), &f->req);
+			cis_store_cancel(p->o.store_of(p->o.ctx, f->img), &f->req);
 		else
 			end(f);
 	}

@@ -253,7 +253,7 @@ static void touch_zeros(struct cis_pager *p)
 			p->fill_touched++;
 			n++;
 		}
-		if (cis_install_zero(p, r, pgno, n, p->scratch->zero, &done) == -ESRCH)
+		if (cis_install_zero(p, r, pgno, n, p->o.scratch->zero, &done) == -ESRCH)
 			cis_pager_set_gone(p);
 		for (uint64_t i = 0; i < done; i++)
 			cis_page_set(p, pgno + i, CIS_PAGE_RESIDENT, 0);
@@ -311,6 +311,6 @@ int cis_pager_detach(struct cis_pager *p)
 	if (p->have < CIS_FILL_ALL || !cis_pager_can_detach(p))
 		return -EBUSY;
 	for (size_t i = 0; i < p->nr_regions; i++)
-		p->os->unregister(p->os_ctx, p->regions[i].hva, p->regions[i].bytes);
+		p->o.os->unregister(p->o.os_ctx, p->regions[i].hva, p->regions[i].bytes);
 	return 0;
 }

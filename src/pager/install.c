@@ -57,11 +57,11 @@ static int call(struct cis_pager *p, enum how how, uint64_t dst, const char *src
 {
 	switch (how) {
 	case BY_COPY:
-		return p->os->copy(p->os_ctx, dst, src, len, ret_done);
+		return p->o.os->copy(p->o.os_ctx, dst, src, len, ret_done);
 	case BY_ZERO:
-		return p->os->zero(p->os_ctx, dst, len, ret_done);
+		return p->o.os->zero(p->o.os_ctx, dst, len, ret_done);
 	default:
-		return p->os->cont(p->os_ctx, dst, len, ret_done);
+		return p->o.os->cont(p->o.os_ctx, dst, len, ret_done);
 	}
 }
 
@@ -83,7 +83,7 @@ static int install(struct cis_pager *p, enum how how, uint64_t dst, const char *
 		at += done;
 		if (rc == -EEXIST) {
 			/* Another thread filled this page first, or the guest has it; whoever waits there may go on. */
-			p->os->wake(p->os_ctx, dst + at, page);
+			p->o.os->wake(p->o.os_ctx, dst + at, page);
 			at += page;
 		} else if (rc == -ENOENT && !done && now > page) {
 			piece = (now / 2 + page - 1) & ~(page - 1);

@@ -41,27 +41,12 @@ struct cis_fetch {
 };
 
 struct cis_pager {
+	struct cis_pager_opts o; /* as created, but for regions and image, which are kept below */
 	struct cis_region *regions;
 	size_t nr_regions;
 	struct cis_image *image;
 	unsigned page_shift;
 	uint64_t nr_pages;
-	struct cis_state state;
-	const struct cis_pager_os *os;
-	void *os_ctx;
-	cis_clock_fn clock;
-	void *clock_ctx;
-	struct cis_scratch *scratch;
-	struct cis_store *(*store_of)(void *ctx, const struct cis_image *img);
-	bool neighbours;
-	enum cis_policy policy;
-	unsigned tries;
-	void (*failed)(void *ctx, uint64_t pgno, bool kill, const struct cis_error *err);
-	void (*gone)(void *ctx);
-	void *ctx;
-
-	void (*stirred)(void *ctx);
-
 	bool is_gone, running; /* running: in cis_pager_run() */
 	uint64_t *reported;    /* bitmap of pages that failed and were told; NULL before the first */
 	uint64_t now_ns; /* when the clock was last read: good enough where nothing slow came between */
@@ -115,19 +100,19 @@ static inline uint64_t cis_page_bytes(const struct cis_pager *p)
 
 static inline uint64_t cis_pager_now(struct cis_pager *p)
 {
-	p->now_ns = p->clock(p->clock_ctx);
+	p->now_ns = p->o.clock(p->o.clock_ctx);
 	return p->now_ns;
 }
 
 /* Words are written by the shard alone and read by workers. */
 static inline uint64_t cis_word_load(const struct cis_pager *p, uint64_t pgno)
 {
-	return __atomic_load_n(&p->state.words[pgno], __ATOMIC_ACQUIRE);
+	return __atomic_load_n(&p->o.state.words[pgno], __ATOMIC_ACQUIRE);
 }
 
 static inline void cis_word_store(struct cis_pager *p, uint64_t pgno, uint64_t word)
 {
-	__atomic_store_n(&p->state.words[pgno], word, __ATOMIC_RELEASE);
+	__atomic_store_n(&p->o.state.words[pgno], word, __ATOMIC_RELEASE);
 }
 
 /* Change the state, keep the generation. */

@@ -113,27 +113,15 @@ int cis_pager_create(const struct cis_pager_opts *opts, struct cis_pager **ret, 
 	p->image = cis_image_ref(opts->image);
 	p->page_shift = cis_image_info(p->image)->page_shift;
 	p->nr_pages = cis_image_info(p->image)->nr_pages;
-	p->state = opts->state;
-	p->os = opts->os;
-	p->os_ctx = opts->os_ctx;
-	p->clock = opts->clock;
-	p->clock_ctx = opts->clock_ctx;
-	p->scratch = opts->scratch;
-	p->store_of = opts->store_of;
-	p->neighbours = opts->neighbours;
-	p->policy = opts->policy;
-	p->tries = opts->tries ? opts->tries : 1;
-	p->failed = opts->failed;
-	p->gone = opts->gone;
-	p->stirred = opts->stirred;
-	p->ctx = opts->ctx;
+	p->o = *opts;
+	p->o.tries = opts->tries ? opts->tries : 1;
 	make_gate(p);
 	rc = check_regions(p, err);
 	if (rc) {
 		cis_pager_destroy(p);
 		return rc;
 	}
-	assert(p->state.header->nr_pages == p->nr_pages);
+	assert(p->o.state.header->nr_pages == p->nr_pages);
 	*ret = p;
 	return 0;
 }
@@ -165,7 +153,7 @@ void cis_pager_set_gone(struct cis_pager *p)
 	if (p->is_gone)
 		return;
 	p->is_gone = true;
-	p->gone(p->ctx);
+	p->o.gone(p->o.ctx);
 }
 
 uint32_t cis_pager_new_id(struct cis_pager *p)
