@@ -15,12 +15,6 @@
 
 #define AWAKE_MS 1000 /* the daemon's default */
 
-static void must(int rc, const char *what)
-{
-	if (rc)
-		bench_die(what, strerror(-rc));
-}
-
 void rig_open(struct rig *rig, unsigned workers)
 {
 	cpu_set_t mine, all;
@@ -30,10 +24,10 @@ void rig_open(struct rig *rig, unsigned workers)
 	memset(&all, 0xff, sizeof(all));
 	sched_setaffinity(0, sizeof(all), &all);
 	*rig = (struct rig){0};
-	must(cis_mailbox_init(&rig->control), "mailbox");
-	must(cis_awake_create(AWAKE_MS, &rig->awake), "awake");
-	must(cis_workers_create(workers, &rig->workers), "workers");
-	must(cis_shard_create(0, rig->workers, &rig->control, rig->awake, &rig->shard), "shard");
+	bench_must(cis_mailbox_init(&rig->control), "mailbox");
+	bench_must(cis_awake_create(AWAKE_MS, &rig->awake), "awake");
+	bench_must(cis_workers_create(workers, &rig->workers), "workers");
+	bench_must(cis_shard_create(0, rig->workers, &rig->control, rig->awake, &rig->shard), "shard");
 	sched_setaffinity(0, sizeof(mine), &mine);
 }
 
@@ -84,8 +78,8 @@ void rig_guest_init(struct rig_guest *g, struct rig *rig, struct cis_image *imag
 
 	void *alias;
 
-	must(cis_memfd_create("guest", g->bytes, BENCH_PAGE, &g->memfd), "memfd");
-	must(cis_memfd_map(g->memfd, 0, g->bytes, &alias), "memfd");
+	bench_must(cis_memfd_create("guest", g->bytes, BENCH_PAGE, &g->memfd), "memfd");
+	bench_must(cis_memfd_map(g->memfd, 0, g->bytes, &alias), "memfd");
 	g->alias = alias;
 	memset(g->alias, 0, g->bytes);
 }
@@ -106,13 +100,13 @@ void rig_guest_prepare(struct rig_guest *g)
 
 	rig_guest_leave(g);
 	if (g->allocated) {
-		must(cis_memfd_map(g->memfd, 0, g->bytes, &map), "memfd");
+		bench_must(cis_memfd_map(g->memfd, 0, g->bytes, &map), "memfd");
 		g->mem = map;
 	} else {
 		g->mem = bench_map(g->bytes);
 	}
-	must(cis_memfd_create("state", state_bytes, BENCH_PAGE, &g->state_fd), "state memfd");
-	must(cis_memfd_map(g->state_fd, 0, state_bytes, &map), "state memfd");
+	bench_must(cis_memfd_create("state", state_bytes, BENCH_PAGE, &g->state_fd), "state memfd");
+	bench_must(cis_memfd_map(g->state_fd, 0, state_bytes, &map), "state memfd");
 	cis_state_init(map, nr_pages, 1, &g->state);
 	g->filled = CIS_FILL_NONE;
 	g->left = false;
@@ -132,8 +126,8 @@ void rig_guest_restore(struct rig_guest *g, enum cis_fill fill)
 	uint64_t mode = UFFDIO_REGISTER_MODE_MISSING | (g->allocated ? UFFDIO_REGISTER_MODE_MINOR : 0);
 	struct cis_error err;
 
-	must(cis_uffd_open(g->allocated ? UFFD_FEATURE_MINOR_SHMEM : 0, &g->uffd), "userfaultfd");
-	must(cis_uffd_register(g->uffd, region.hva, region.bytes, mode), "UFFDIO_REGISTER");
+	bench_must(cis_uffd_open(g->allocated ? UFFD_FEATURE_MINOR_SHMEM : 0, &g->uffd), "userfaultfd");
+	bench_must(cis_uffd_register(g->uffd, region.hva, region.bytes, mode), "UFFDIO_REGISTER");
 	opts.uffd = g->uffd;
 	if (cis_seat_create(g->rig->shard, &opts, &g->seat, &err))
 		bench_die("seat", err.text);

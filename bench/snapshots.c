@@ -24,6 +24,12 @@ void bench_die(const char *what, const char *why)
 	exit(1);
 }
 
+void bench_must(int rc, const char *what)
+{
+	if (rc)
+		bench_die(what, strerror(-rc));
+}
+
 static void folder_remove(void)
 {
 	DIR *dir = opendir(folder);

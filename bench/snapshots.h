@@ -40,6 +40,9 @@ const char *bench_folder(void);
 /** bench_die() - print the text and the reason, exit with 1. */
 void bench_die(const char *what, const char *why) __attribute__((noreturn));
 
+/** bench_must() - likewise when @rc is a -errno; nothing when it is 0. */
+void bench_must(int rc, const char *what);
+
 /** bench_drop() - write back and drop a file's pages from the page cache; warns on stderr when any stay. */
 void bench_drop(const char *path);
 
