@@ -102,6 +102,28 @@ static void classes_are_as_recorded(void **state)
 	free(mem);
 }
 
+static void the_hot_order_is_sorted_within_windows(void **state)
+{
+	static const uint32_t hot[] = { 7, 3, 6, 2, 5 }, sorted[] = { 3, 7, 2, 6, 5 };
+	struct cis_write_opts opts = { .hot = hot, .nr_hot = 5, .hot_window = 2 };
+	uint8_t *mem = image_memory(8, 1);
+	struct cis_error err = { 0 };
+	uint64_t seed = 9;
+
+	for (unsigned i = 0; i < 8; i++)
+		image_fill_page(mem + i * PAGE, PAGE, 2, &seed);
+	image_write_file(image_path("mem"), mem, 8 * PAGE, false);
+	assert_int_equal(image_create(image_path("mem"), image_path("img"), opts, &err), 0);
+	struct cis_image *img = image_open(image_path("img"));
+
+	assert_int_equal(cis_image_info(img)->nr_hot, 5);
+	for (unsigned i = 0; i < 5; i++)
+		assert_int_equal(cis_image_hot_page(img, i), sorted[i]);
+	image_same_content(img, mem, 8 * PAGE);
+	cis_image_unref(img);
+	free(mem);
+}
+
 static void state_and_producer_ride_along(void **state)
 {
 	struct cis_write_opts opts = { .state = "device state",
@@ -197,6 +219,7 @@ int main(void)
 		cmocka_unit_test(matrix_of_options),
 		cmocka_unit_test(any_number_of_workers_gives_the_same_file),
 		cmocka_unit_test(classes_are_as_recorded),
+		cmocka_unit_test(the_hot_order_is_sorted_within_windows),
 		cmocka_unit_test(state_and_producer_ride_along),
 		cmocka_unit_test(progress_only_grows_and_ends_at_the_total),
 		cmocka_unit_test(a_copy_made_from_an_image_has_the_same_id),
