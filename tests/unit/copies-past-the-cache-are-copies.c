@@ -14,7 +14,7 @@
 
 static void all_lengths_and_sources(void **state)
 {
-	uint8_t *src = aligned_alloc(64, ROOM + 64), *dst = aligned_alloc(64, ROOM + 32), *want = malloc(ROOM + 32);
+	uint8_t *src = aligned_alloc(64, ROOM + 64), *dst = aligned_alloc(64, ROOM + 64), *want = malloc(ROOM + 32);
 
 	(void)state;
 	for (size_t i = 0; i < ROOM + 64; i++)
