@@ -46,34 +46,40 @@ def by_run(cases):
     return out
 
 
-def draw(ax, ways, names, style, label="{}"):
+COLOURS = {"raw": "tab:gray", "mask": "tab:orange", "lz4": "tab:green", "zstd": "tab:red", "deflate": "tab:purple"}
+
+
+def colour(name):
+    return next((c for codec, c in COLOURS.items() if codec in name), None)
+
+
+def draw(ax, ways, names, style):
     for name in names:
         points = sorted(ways.get(name, {}).items())
         if points:
             ax.plot([x for x, _ in points], [f["ratio"] for _, f in points], style, marker="o", markersize=3,
-                    label=label.format(name))
+                    color=colour(name) or ("black" if "REAP" in name else None), label=name.replace("disk: ", ""))
 
 
 def plot_sparsity(cases, folder):
     ways = by_run(cases)
-    fig, axes = plt.subplots(1, 2, figsize=(11, 4.4), sharex=True)
+    fig, axes = plt.subplots(1, 2, figsize=(11, 5), sharex=True)
     draw(axes[0], ways, [n for n in ways if n.startswith("ours, ")], "-")
-    axes[0].set_prop_cycle(None)
     draw(axes[0], ways, [n for n in ways if n.startswith("one stream")], "--")
-    axes[0].set_prop_cycle(None)
     draw(axes[0], ways, [n for n in ways if n.startswith("a stream a run")], ":")
-    draw(axes[0], ways, ["REAP", "REAP, pipelined"], "k-.")
+    draw(axes[0], ways, ["REAP"], "-")
+    draw(axes[0], ways, ["REAP, pipelined"], "-.")
     axes[0].axhline(1.25, color="red", linewidth=0.8)
-    axes[0].set_title("read at 550 MB/s")
+    axes[0].set_title("read at 550 MB/s; red line: what was asked for")
     draw(axes[1], ways, [n for n in ways if n.startswith("disk: ours")], "-")
-    draw(axes[1], ways, ["disk: REAP"], "k-.")
+    draw(axes[1], ways, ["disk: REAP"], "-")
     draw(axes[1], ways, [n for n in ways if n.startswith("mapping") and n != "mapping, warm, read"], ":")
-    axes[1].set_title("read as fast as the disk gives it, page cache cold (mapping, warm: not)")
+    axes[1].set_title("read as fast as the disk gives it")
     for ax in axes:
         ax.set_xscale("log")
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, 2.4)
         ax.set_xlabel("pages a run")
-        ax.legend(ncols=2)
+        ax.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.13))
     axes[0].set_ylabel("times as fast as REAP")
     save(fig, folder, "sparsity.svg")
 
@@ -96,7 +102,7 @@ def plot_replay(cases, folder):
         ax.set_title("working set " + kind)
         ax.axhline(1, color="black", linewidth=0.8)
     axes[0][0].set_ylabel("restore + replay, by the warm mapping's time")
-    axes[0][0].legend()
+    axes[0][-1].legend()
     save(fig, folder, "replay.svg")
 
 
