@@ -110,9 +110,9 @@ static double ours(struct rig *r)
 	cis_seat_leave(seat);
 	while (cis_shard_seats(shard))
 		sched_yield();
+	cis_shard_destroy(shard); /* its thread has said its last word of the seat */
 	cis_mailbox_run(&waiting.control);
 	cis_seat_destroy(seat);
-	cis_shard_destroy(shard);
 	cis_workers_destroy(workers);
 	cis_awake_destroy(awake);
 	cis_mailbox_fini(&waiting.control);

@@ -46,7 +46,8 @@ def by_run(cases):
     return out
 
 
-COLOURS = {"raw": "tab:gray", "mask": "tab:orange", "lz4": "tab:green", "zstd": "tab:red", "deflate": "tab:purple"}
+COLOURS = {"warm, written": "tab:brown", "cold, read": "tab:pink", "cold, written": "tab:olive",
+           "raw": "tab:gray", "mask": "tab:orange", "lz4": "tab:green", "zstd": "tab:red", "deflate": "tab:purple"}
 
 
 def colour(name):
