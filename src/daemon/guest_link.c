@@ -13,6 +13,7 @@
 #include "os/memfd.h"
 #include "os/pidfd.h"
 #include "os/sock.h"
+#include "os/uffd.h"
 
 static struct cis_guest *by_serial(struct cis_engine *e, uint64_t serial)
 {
@@ -113,17 +114,23 @@ static void notice(void *arg)
 
 static int map_alias(struct cis_guest *g, struct cis_error *err)
 {
+	const uint64_t minor = UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_MINOR_HUGETLBFS;
+	bool copied = g->memory.kind == CIS_KIND_SHARED && !cis_handshake_layout(g->hs)->allocated;
 	struct stat st;
 	int rc;
 
 	if (g->memory.memfd < 0)
 		return 0;
-	if (g->memory.kind == CIS_KIND_SHARED && !cis_handshake_layout(g->hs)->allocated)
-		return 0; /* copying into fresh memory is cheaper: it need not be zeroed first */
-	if (g->memory.can_shrink)
-		return cis_fail(err, EPERM, "the memfd cannot be sealed against shrinking, so it cannot be filled in place");
 	if (fstat(g->memory.memfd, &st))
 		return cis_fail(err, errno, "memfd: %s", strerror(errno));
+	if (copied && !st.st_blocks)
+		return 0; /* copying into fresh memory is cheaper: it need not be zeroed first */
+	/* Pages that are in the file cannot be copied to, and without minor faults are read as they are. */
+	if (copied && !(g->memory.features & minor))
+		return cis_fail(err, EPROTO, "the memfd has pages already, which the guest would read instead of the image's: register "
+				"it for minor faults, or hand over an empty one");
+	if (g->memory.can_shrink)
+		return cis_fail(err, EPERM, "the memfd cannot be sealed against shrinking, so it cannot be filled in place");
 	rc = cis_memfd_map(g->memory.memfd, 0, (uint64_t)st.st_size, &g->alias);
 	if (rc)
 		return cis_fail(err, -rc, "memfd: mmap of %llu bytes: %s", (unsigned long long)st.st_size, strerror(-rc));
