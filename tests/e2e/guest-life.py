@@ -108,6 +108,21 @@ def figures_and_events_agree(daemon):
     assert events.names("a") == ["guest.expected", "guest.connected", "guest.filled", "guest.gone", "guest.deleted"], events.names("a")
 
 
+def memfds_that_hold_pages_are_filled_or_refused(daemon):
+    """Never read as they are: a monitor may have allocated its memfd without saying so."""
+    memory, image = make_image(daemon, "image", "--chunk", "64", kind=None)
+    events = Events(daemon)
+    for fill in ("none", "all"):
+        sock = daemon.put("a", image, fill=fill)
+        guest = Guest(daemon, sock, "--expect", memory, "--memory", "memfd", "--populate", "--minor")
+        expect(guest.end(), wrong_pages=0, verified=PAGES)
+        daemon.wait("a", "gone")
+    sock = daemon.put("b", image)
+    guest = Guest(daemon, sock, "--expect", memory, "--memory", "memfd", "--populate", do="-")
+    assert "minor" in events.wait("guest.failed", "b")["message"]
+    guest.kill()
+
+
 def sixty_four_at_once(daemon):
     memory, image = make_image(daemon, "image", "--chunk", "64", kind=None)
     guests = []
@@ -187,7 +202,7 @@ def settled(daemon, then=None):
 
 
 TESTS = [children_inherit, recorded_guests_fault_less, records_start_and_stop_by_request,
-         figures_and_events_agree, sixty_four_at_once, ends_at_every_point, nothing_leaks]
+         figures_and_events_agree, memfds_that_hold_pages_are_filled_or_refused, sixty_four_at_once, ends_at_every_point, nothing_leaks]
 
 if __name__ == "__main__":
     rig.run(TESTS, sys.argv[1], tries=2, shards=2)
