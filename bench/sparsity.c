@@ -189,6 +189,7 @@ int main(void)
 	bed_init(&bed, &snapshots, mb ? (uint64_t)atoi(mb) * 1000000 : DATA_BYTES);
 	for (size_t i = 0; i < nr; i++)
 		run_bench(&b, &bed, run[i], i == 0 || i + 1 == nr);
+	bed_fini(&bed);
 	bench_snapshots_close(&snapshots);
 	bench_close(&b);
 	return 0;

@@ -41,6 +41,7 @@ struct bed {
 	uint64_t guest_bytes;
 	char *dst;
 	uint8_t *room;
+	uint64_t room_bytes;
 	int uffd;
 	struct file memory, pages, one[STREAM_KINDS], each[STREAM_KINDS];
 	struct cis_image *image[CODECS];
@@ -61,6 +62,8 @@ struct way {
 
 /** bed_init() - the pages, @bytes of them, and what does not depend on the length of the runs. */
 void bed_init(struct bed *bed, const struct bench_snapshots *s, uint64_t bytes);
+
+void bed_fini(struct bed *bed);
 
 /** bed_lay() - memory file, images and streams of runs of @run pages; bed_clear() before the next length. */
 void bed_lay(struct bed *bed, size_t run);

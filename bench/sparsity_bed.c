@@ -172,9 +172,10 @@ void bed_init(struct bed *bed, const struct bench_snapshots *s, uint64_t bytes)
 	*bed = (struct bed){.nr = bytes / BENCH_PAGE, .uffd = -1};
 	bed->data = malloc(bed->nr * BENCH_PAGE);
 	bed->pgno = malloc(bed->nr * sizeof(*bed->pgno));
-	bench_must(cis_buffer_alloc(bed->nr * BENCH_PAGE + (BED_READS + 2) * BED_BLOCK, &room), "memory");
+	bed->room_bytes = bed->nr * BENCH_PAGE + (BED_READS + 2) * BED_BLOCK;
+	bench_must(cis_buffer_alloc(bed->room_bytes, &room), "memory");
 	bed->room = room;
-	memset(bed->room, 1, bed->nr * BENCH_PAGE + (BED_READS + 2) * BED_BLOCK);
+	memset(bed->room, 1, bed->room_bytes);
 	bench_must(cis_scratch_create(&bed->scratch), "scratch");
 	if (!bed->nr || !bed->data || !bed->pgno)
 		bench_die("sparsity", "CISTERN_BENCH_MB: not so much");
@@ -189,4 +190,12 @@ void bed_init(struct bed *bed, const struct bench_snapshots *s, uint64_t bytes)
 		snprintf(name, sizeof(name), "one-%u", k);
 		file_write(&bed->one[k], name, buf, stream_encode(k, bed->data, bed->nr * BENCH_PAGE, buf));
 	}
+}
+
+void bed_fini(struct bed *bed)
+{
+	cis_memfd_unmap(bed->room, bed->room_bytes);
+	cis_scratch_destroy(bed->scratch);
+	free(bed->data);
+	free(bed->pgno);
 }
