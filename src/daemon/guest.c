@@ -376,6 +376,7 @@ int cis_guest_record_start(struct cis_guest *g, struct cis_error *err)
 			return cis_fail(err, -rc, "guest %s: %s", g->id,
 					rc == -EALREADY ? "is being recorded already" : strerror(-rc));
 		drop_trace(g);
+		cis_guest_filled(g, CIS_FILL_NONE); /* the fill pauses, and who waits for it would touch nothing */
 	}
 	cis_events_guest(g->engine->events, "record.started", g);
 	return 0;

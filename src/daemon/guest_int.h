@@ -13,6 +13,9 @@ void cis_guest_refuse(struct cis_guest *g, const struct cis_error *err);
 /** cis_guest_release() - give back everything but its place in the table; the seat has left. */
 void cis_guest_release(struct cis_guest *g);
 
+/** cis_guest_filled() - up to @level; NONE: it may run, nothing is installed before it is touched. */
+void cis_guest_filled(struct cis_guest *g, enum cis_fill level);
+
 /** cis_guest_end() - it is gone or given up; @why NULL when it just ended. */
 void cis_guest_end(struct cis_guest *g, const char *why);
 

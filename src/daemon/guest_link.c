@@ -73,7 +73,7 @@ static void page_failed(struct cis_guest *g, const struct cis_notice *n)
 	snprintf(g->error, sizeof(g->error), "%.*s", (int)sizeof(g->error) - 1, text);
 }
 
-static void filled(struct cis_guest *g, enum cis_fill level)
+void cis_guest_filled(struct cis_guest *g, enum cis_fill level)
 {
 	bool all = level == CIS_FILL_ALL;
 
@@ -94,7 +94,7 @@ static void notice(void *arg)
 	switch (n->type) {
 	case CIS_NOTICE_FILLED:
 		if (!g->leaving)
-			filled(g, n->level);
+			cis_guest_filled(g, n->level);
 		break;
 	case CIS_NOTICE_FAILED:
 		page_failed(g, n);
@@ -203,8 +203,8 @@ static void serve(struct cis_guest *g, int memfd)
 	g->listening = false;
 	cis_guest_move(g, CIS_GUEST_FILLING);
 	cis_seat_sit(g->seat);
-	if (g->fill == CIS_FILL_NONE)
-		filled(g, CIS_FILL_NONE);
+	if (g->fill == CIS_FILL_NONE || g->record) /* a fill would take first touches away, so it waits */
+		cis_guest_filled(g, CIS_FILL_NONE);
 }
 
 static int accept_handshake(struct cis_guest *g, struct cis_error *err)

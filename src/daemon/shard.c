@@ -519,6 +519,7 @@ static void record_stop(void *arg)
 	struct ask *ask = arg;
 
 	ask->rc = cis_pager_record_stop(ask->seat->pager, &ask->trace, &ask->nr);
+	settle(ask->seat); /* the fill goes on */
 }
 
 int cis_seat_record_stop(struct cis_seat *seat, uint32_t **ret, uint64_t *ret_nr)

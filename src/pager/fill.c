@@ -136,7 +136,7 @@ struct cis_fill_job *cis_pager_next_job(struct cis_pager *p)
 	struct cis_fill_job *job;
 	uint64_t end;
 
-	if (p->is_gone || !next_range(p, &end))
+	if (p->is_gone || p->seen || !next_range(p, &end))
 		return NULL;
 	job = calloc(1, sizeof(*job));
 	if (!job)
@@ -265,7 +265,7 @@ void cis_fill_sweep(struct cis_pager *p)
 {
 	uint64_t end;
 
-	if (p->have >= p->want)
+	if (p->have >= p->want || p->seen)
 		return;
 	if (p->have < CIS_FILL_HOT && !in_hot_section(p) && !p->hot_jobs_out) {
 		touch_zeros(p);
@@ -293,7 +293,7 @@ void cis_fill_sweep(struct cis_pager *p)
 
 uint64_t cis_fill_deadline(const struct cis_pager *p)
 {
-	if (p->have >= p->want || p->jobs_out || in_hot_section(p))
+	if (p->have >= p->want || p->seen || p->jobs_out || in_hot_section(p))
 		return UINT64_MAX; /* the next job that is done brings it on */
 	return p->again_ns; /* 0: at once */
 }

@@ -178,7 +178,11 @@ size_t cis_pager_memory(const struct cis_pager *p);
 
 /* Recording of first touches. */
 
-/** cis_pager_record_start() - from now on each first touch is seen alone: no neighbours.  Return: 0, -EALREADY, -ENOMEM. */
+/**
+ * cis_pager_record_start() - from now on each first touch is seen alone: no neighbours, and the fill pauses
+ *
+ * Return: 0, -EALREADY, -ENOMEM.
+ */
 int cis_pager_record_start(struct cis_pager *p);
 
 /** cis_pager_record_stop() - @ret: malloc'ed page numbers in the order of their first touch.  Return: 0, -EINVAL. */

@@ -60,6 +60,24 @@ def recorded_guests_fault_less(daemon):
     assert after["count"] < before / 4, (before, after) # pages of one repeated word are in no section that a fill reads first
 
 
+def a_recording_holds_the_fill(daemon):
+    """Else a guest that is filled, as by default, would touch little for the first time."""
+    memory, image = make_image(daemon, "image", "--chunk", "64")
+    order = daemon.folder + "/order"
+    with open(order, "w") as file:
+        file.writelines("%d\n" % n for n in rig.random.Random(3).sample(range(PAGES), 300))
+    for client in ((), ("--client", "--memory", "memfd", "--minor")):
+        guest = Guest(daemon, daemon.put("a", image, record=True), "--expect", memory, "--order", order, *client, do="-")
+        guest.do("read")
+        assert daemon.guest("a")["state"] == "filled"
+        trace = daemon.must("PUT", "/v1/guests/a/record", {"state": "stop"})
+        assert trace["pages"] == 300, trace
+        daemon.wait("a", "independent")
+        guest.do("verify")
+        expect(guest.end(), wrong_pages=0, poisoned=0)
+        daemon.wait("a", "gone")
+
+
 def records_start_and_stop_by_request(daemon):
     memory, image = make_image(daemon, "image", "--chunk", "64")
     sock = daemon.put("a", image, fill="none")
@@ -201,7 +219,7 @@ def settled(daemon, then=None):
     return found
 
 
-TESTS = [children_inherit, recorded_guests_fault_less, records_start_and_stop_by_request,
+TESTS = [children_inherit, recorded_guests_fault_less, a_recording_holds_the_fill, records_start_and_stop_by_request,
          figures_and_events_agree, memfds_that_hold_pages_are_filled_or_refused, sixty_four_at_once, ends_at_every_point, nothing_leaks]
 
 if __name__ == "__main__":
