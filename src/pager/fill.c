@@ -238,26 +238,38 @@ static void sweep_page(struct cis_pager *p, uint64_t pgno)
 		p->sweep_missed++;
 }
 
-static void touch_zeros(struct cis_pager *p)
+/* Zero pages from @pgno on, as many as the working set has there in a row. */
+static void touch_zeros(struct cis_pager *p, const struct cis_region *r, uint64_t pgno)
+{
+	uint64_t nr = cis_image_info(p->image)->nr_touched, done = 0, n = 1;
+
+	while (p->fill_touched < nr && cis_image_touched(p->image, p->fill_touched) == pgno + n &&
+	       cis_page_is_zero(p, r, pgno + n)) {
+		p->fill_touched++;
+		n++;
+	}
+	if (cis_install_zero(p, r, pgno, n, p->o.scratch->zero, &done) == -ESRCH)
+		cis_pager_set_gone(p);
+	for (uint64_t i = 0; i < done; i++)
+		cis_page_set(p, pgno + i, CIS_PAGE_RESIDENT, 0);
+	p->stats.pages_zero += done;
+}
+
+/* What the working set has beside the hot section (format 6.8): zero pages in runs, pages of one repeated word one by one. */
+static void fill_touched(struct cis_pager *p)
 {
 	uint64_t nr = cis_image_info(p->image)->nr_touched;
 
 	while (p->fill_touched < nr && !p->is_gone) {
-		uint64_t pgno = cis_image_touched(p->image, p->fill_touched++), done = 0, n = 1;
-		const struct cis_region *r = cis_region_of_page(p, pgno);
+		struct cis_fault f = { .pgno = cis_image_touched(p->image, p->fill_touched++) };
+		const struct cis_region *r = cis_region_of_page(p, f.pgno);
 
-		if (!r || !cis_page_is_zero(p, r, pgno))
+		if (!r || cis_page_state_at(p, f.pgno) != CIS_PAGE_ABSENT)
 			continue;
-		while (p->fill_touched < nr && cis_image_touched(p->image, p->fill_touched) == pgno + n &&
-		       cis_page_is_zero(p, r, pgno + n)) {
-			p->fill_touched++;
-			n++;
-		}
-		if (cis_install_zero(p, r, pgno, n, p->o.scratch->zero, &done) == -ESRCH)
-			cis_pager_set_gone(p);
-		for (uint64_t i = 0; i < done; i++)
-			cis_page_set(p, pgno + i, CIS_PAGE_RESIDENT, 0);
-		p->stats.pages_zero += done;
+		if (cis_page_is_zero(p, r, f.pgno))
+			touch_zeros(p, r, f.pgno);
+		else
+			cis_fault(p, &f);
 	}
 }
 
@@ -268,7 +280,7 @@ void cis_fill_sweep(struct cis_pager *p)
 	if (p->have >= p->want || p->seen)
 		return;
 	if (p->have < CIS_FILL_HOT && !in_hot_section(p) && !p->hot_jobs_out) {
-		touch_zeros(p);
+		fill_touched(p);
 		p->have = CIS_FILL_HOT;
 	}
 	if (p->want < CIS_FILL_ALL || p->jobs_out || next_range(p, &end) || cis_pager_now(p) < p->again_ns)
