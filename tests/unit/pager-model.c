@@ -71,32 +71,6 @@ static int k_read(void *ctx, struct uffd_msg *msgs, size_t max, size_t *ret_n)
 	return n ? 0 : -EAGAIN;
 }
 
-/* Pages [dst, dst + len) one by one by @put, with the kernel's rules about stopping. */
-static int each(struct world *w, uint64_t dst, uint64_t len, uint64_t *ret_done,
-		int (*put)(struct world *w, uint64_t pgno, const uint8_t *src), const uint8_t *src)
-{
-	uint64_t first = (dst - HVA) / TEST_PAGE, nr = len / TEST_PAGE, i = 0;
-	int rc = 0;
-
-	if (changing(w)) {
-		*ret_done = 0;
-		return -EAGAIN;
-	}
-	if (first < w->split && first + nr > w->split) {
-		*ret_done = 0;
-		return -ENOENT;
-	}
-	for (; i < nr && !rc; i++) {
-		rc = w->present[first + i] ? -EEXIST : put(w, first + i, src ? src + i * TEST_PAGE : NULL);
-		if (rc)
-			break;
-		w->present[first + i] = true;
-	}
-	wake(w, first, i);
-	*ret_done = i * TEST_PAGE;
-	return rc && i ? -EAGAIN : rc; /* progress hides the reason */
-}
-
 static int put_copy(struct world *w, uint64_t pgno, const uint8_t *src)
 {
 	memcpy(w->mem + pgno * TEST_PAGE, src, TEST_PAGE);
@@ -108,16 +82,46 @@ static int put_zero(struct world *w, uint64_t pgno, const uint8_t *src)
 {
 	(void)src;
 	memset(w->mem + pgno * TEST_PAGE, 0, TEST_PAGE);
+	w->cached[pgno] = true;
 	return 0;
 }
 
 static int put_map(struct world *w, uint64_t pgno, const uint8_t *src)
 {
 	(void)src;
-	if (!w->alias)
+	if (!w->alias && !w->copied)
 		see(w, "CONTINUE on anonymous memory", pgno);
+	if (w->copied && !w->cached[pgno])
+		return -EFAULT;
 	w->cached[pgno] = true; /* the pager wrote through its mapping before, which allocates */
 	return 0;
+}
+
+/* Pages [dst, dst + len) one by one by @put, with the kernel's rules about stopping. */
+static int each(struct world *w, uint64_t dst, uint64_t len, uint64_t *ret_done,
+		int (*put)(struct world *w, uint64_t pgno, const uint8_t *src), const uint8_t *src)
+{
+	uint64_t first = (dst - HVA) / TEST_PAGE, nr = len / TEST_PAGE, i = 0;
+	bool fills = put == put_copy || put == put_zero;
+	int rc = 0;
+
+	if (changing(w)) {
+		*ret_done = 0;
+		return -EAGAIN;
+	}
+	if (first < w->split && first + nr > w->split) {
+		*ret_done = 0;
+		return -ENOENT;
+	}
+	for (; i < nr && !rc; i++) {
+		rc = w->present[first + i] || (fills && w->copied && w->cached[first + i]) ? -EEXIST : put(w, first + i, src ? src + i * TEST_PAGE : NULL);
+		if (rc)
+			break;
+		w->present[first + i] = true;
+	}
+	wake(w, first, i);
+	*ret_done = i * TEST_PAGE;
+	return rc && i ? -EAGAIN : rc; /* progress hides the reason */
 }
 
 static int k_copy(void *ctx, uint64_t dst, const void *src, uint64_t len, uint64_t *ret_done)
@@ -155,7 +159,7 @@ static int k_wake(void *ctx, uint64_t dst, uint64_t len)
 	/* It would fault again, be woken again, and so for ever. */
 	for (unsigned i = 0; i < VCPUS; i++)
 		if (w->vcpu[i].state == WAITS_READ && w->vcpu[i].pgno - first < nr && !w->present[w->vcpu[i].pgno] &&
-		    !removing(w, w->vcpu[i].pgno))
+		    !w->cached[w->vcpu[i].pgno] && !removing(w, w->vcpu[i].pgno))
 			see(w, "woken without its page", w->vcpu[i].pgno);
 	wake(w, first, nr);
 	return 0;
@@ -297,7 +301,7 @@ static void vcpu_step(struct world *w, struct vcpu *v, bool quiet)
 		return;
 	}
 	v->faulted = true;
-	v->minor = w->alias && w->cached[v->pgno];
+	v->minor = (w->alias || w->copied) && w->cached[v->pgno];
 	v->state = WAITS_UNREAD;
 }
 
@@ -325,7 +329,7 @@ static void balloon_step(struct world *w, struct balloon *b, bool quiet)
 	case RUNS_ON:
 		for (uint64_t p = b->first; p < b->first + b->nr; p++) {
 			w->present[p] = w->poisoned[p] = w->cached[p] = false;
-			if (w->alias)
+			if (w->alias || w->copied)
 				memset(w->mem + p * TEST_PAGE, 0, TEST_PAGE);
 			memset(w->ref + p * TEST_PAGE, 0, TEST_PAGE);
 		}
@@ -390,9 +394,16 @@ static void check_words(struct world *w)
 		if (s == CIS_PAGE_REMOVED && w->present[p] && !moving)
 			see(w, "mapped, but removed by its word", p);
 		/* A page zapped after zeros were installed for a fault behind its REMOVE: it reads as zeros again. */
-		if (s == CIS_PAGE_RESIDENT && !w->present[p] && !moving && !is_zero(w->ref + p * TEST_PAGE))
+		if (s == CIS_PAGE_RESIDENT && !w->present[p] && !w->cached[p] && !moving && !is_zero(w->ref + p * TEST_PAGE))
 			see(w, "resident by its word, but not mapped", p);
 	}
+}
+
+/* The host reclaims the mapping of a shared page: it faults again, as minor. */
+static void unmap(struct world *w, uint64_t pgno)
+{
+	if ((w->alias || w->copied) && w->cached[pgno] && !w->poisoned[pgno])
+		w->present[pgno] = false;
 }
 
 bool world_step(struct world *w)
@@ -417,6 +428,7 @@ bool world_step(struct world *w)
 		w->clock_ns += dice(w, 4) ? dice(w, 100000) : dice(w, 400000000);
 		break;
 	case 15:
+		unmap(w, dice(w, PAGES));
 		if (!dice(w, 40))
 			record_step(w);
 		if (!dice(w, 60))
@@ -502,6 +514,7 @@ void world_open(struct world *w, uint64_t seed, const char *dir)
 	w->ref = calloc(PAGES, TEST_PAGE);
 	w->mem = calloc(PAGES, TEST_PAGE);
 	w->alias = dice(w, 2);
+	w->copied = !w->alias && dice(w, 2);
 	w->late = dice(w, 2);
 	w->split = dice(w, PAGES);
 	w->trouble = dice(w, 3) ? 0 : 20;
@@ -512,7 +525,7 @@ void world_open(struct world *w, uint64_t seed, const char *dir)
 		regions[i] = (struct cis_region){
 			.hva = HVA + (uint64_t)i * PAGES / 2 * TEST_PAGE, .bytes = PAGES / 2 * TEST_PAGE,
 			.offset = (uint64_t)i * PAGES / 2 * TEST_PAGE,
-			.kind = w->alias ? CIS_KIND_SHARED : CIS_KIND_ANONYMOUS,
+			.kind = w->alias || w->copied ? CIS_KIND_SHARED : CIS_KIND_ANONYMOUS,
 			.alias = w->alias ? (char *)w->mem + (uint64_t)i * PAGES / 2 * TEST_PAGE : NULL,
 		};
 	struct cis_pager_opts opts = {

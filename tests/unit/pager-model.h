@@ -38,7 +38,8 @@ struct balloon {
 
 struct world {
 	uint64_t seed, rnd;
-	bool alias; /* shared memory that is filled in place, else anonymous */
+	bool alias;  /* shared memory that is filled in place */
+	bool copied; /* shared memory that is copied to; neither: anonymous */
 	uint64_t clock_ns;
 
 	struct cis_image *img;
@@ -46,7 +47,7 @@ struct world {
 	uint64_t split;		/* a page at which the kernel's mapping ends and another begins, without our knowing */
 	uint8_t *mem;		/* the guest's memory; for alias the memfd too */
 	bool present[PAGES];	/* mapped in the guest */
-	bool cached[PAGES];	/* alias: in the memfd */
+	bool cached[PAGES];	/* shared: in the memfd, and stays there when the host drops the mapping */
 	bool poisoned[PAGES];
 	struct vcpu vcpu[VCPUS];
 	struct balloon balloon[BALLOONS];
