@@ -15,7 +15,7 @@
 #include "os/sock.h"
 
 #define BODY_MAX     ((size_t)64 << 10)
-#define CONNECTIONS  256
+#define CONNECTIONS  256u /* beside one for each guest: who runs them may wait for the end of each */
 #define STREAM_BLOCK 16384
 #define LOOK_NS	     1000000000u
 
@@ -345,8 +345,8 @@ int cis_api_create(struct cis_engine *e, const char *path, struct cis_api **ret,
 	}
 	api->mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, handle, api,
 				    MHD_OPTION_EXTERNAL_LOGGER, mhd_log, NULL, MHD_OPTION_LISTEN_SOCKET, api->listen_fd,
-				    MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS, MHD_OPTION_NOTIFY_COMPLETED, completed, api,
-				    MHD_OPTION_END);
+				    MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS + e->config->guests,
+				    MHD_OPTION_NOTIFY_COMPLETED, completed, api, MHD_OPTION_END);
 	if (!api->mhd) {
 		close(api->listen_fd);
 		free(api->path);

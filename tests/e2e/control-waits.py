@@ -13,7 +13,7 @@ import threading
 import rig
 from rig import PAGES, Events, Guest, expect, make_image
 
-CONNECTIONS = 256  # that the control socket takes at once
+CONNECTIONS = 256  # that the control socket takes at once, beside one for each guest that there may be
 
 
 class Asked:
@@ -45,9 +45,22 @@ def who_leaves_a_wait_gives_up_its_place(daemon):
     _, image = make_image(daemon)
     daemon.put("a", image)
     for path in ("/v1/guests/a/wait?state=gone", "/v1/events?guest=nobody"):
-        for sock in [request(daemon, path) for _ in range(CONNECTIONS)]:
+        for sock in [request(daemon, path) for _ in range(CONNECTIONS + 1)]:
             sock.close()
         daemon.must("GET", "/v1/health")
+
+
+who_leaves_a_wait_gives_up_its_place.config = {"guests": 1}
+
+
+def each_guest_may_be_waited_for(daemon):
+    _, image = make_image(daemon)
+    daemon.put("a", image)
+    waits = [request(daemon, "/v1/guests/a/wait?state=gone") for _ in range(2 * CONNECTIONS)]
+    daemon.must("DELETE", "/v1/guests/a")
+    for sock in waits:
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200 "), "a wait was not answered"
+        sock.close()
 
 
 def streams_end_at_any_time(daemon):
@@ -189,7 +202,7 @@ def the_engine_ends_with_its_last_guest_when_the_keeper_dies(daemon):
 
 the_engine_ends_with_its_last_guest_when_the_keeper_dies.status = -signal.SIGKILL
 
-TESTS = [who_leaves_a_wait_gives_up_its_place, streams_end_at_any_time, waits_end_with_the_guest, waits_time_out,
+TESTS = [who_leaves_a_wait_gives_up_its_place, each_guest_may_be_waited_for, streams_end_at_any_time, waits_end_with_the_guest, waits_time_out,
          sockets_that_cannot_be_had_are_refused, expected_guests_are_deleted, served_guests_are_deleted_by_force_alone,
          independent_guests_run_on_when_deleted, who_knocks_late_is_turned_away,
          the_engine_ends_with_its_last_guest_when_the_keeper_dies]
