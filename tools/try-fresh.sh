@@ -3,7 +3,7 @@
 # what the build or a test needs and tools/install-deps.sh does not install is missing here.
 # Usage: tools/try-fresh.sh [TARGET...]    (default: check)
 #
-# The mounts and the processes are in namespaces of their own, so they end with this script however it ends.
+# The mounts and the processes are in namespaces of their own, so nothing of them is left behind.
 set -eu
 here=$(dirname "$(readlink -f "$0")")
 # shellcheck source=tools/guest/lib.sh
@@ -43,5 +43,6 @@ unshare --mount --pid --fork --kill-child sh -eu -c '
 		${http_proxy:+http_proxy="$http_proxy"} make -C /cistern "$@"
 ' sh "$work/root" "$cache/debs" "$@" &
 inside=$!
-trap 'kill $inside 2>/dev/null || :; wait $inside || :; rm -rf --one-file-system "$work"' EXIT
+# unshare puts off softer signals until its child has ended; with it, all processes in there are killed.
+trap 'kill -KILL $inside 2>/dev/null || :; wait $inside || :; rm -rf --one-file-system "$work"' EXIT
 wait $inside
