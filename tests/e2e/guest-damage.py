@@ -48,10 +48,10 @@ def poison_outlives_the_daemons_part(daemon):
     expect(guest.end(), poisoned=1, wrong_pages=0, verified=PAGES - 1)
 
 
-def kill_takes_who_touches(daemon):
+def kill_takes_who_touches(daemon, policy="kill"):
     memory, image = make_image(daemon)
     events = Events(daemon)
-    sock = daemon.put("a", image, fill="none", policy="kill")
+    sock = daemon.put("a", image, fill="none", policy=policy)
     damage(image)
     guest = Guest(daemon, sock, "--expect", memory, do="-")
     guest.do("read:0-%d" % (BAD - 1))
@@ -167,10 +167,19 @@ def fills_read_on_past_trouble(daemon):
     expect(guest.end(), poisoned=PAGES // 8, wrong_pages=0, verified=PAGES - PAGES // 8)
 
 
+def poison_is_kill_where_the_kernel_cannot(daemon):
+    kill_takes_who_touches(daemon, policy="poison")
+
+
+for test in (poison_is_one_page, poison_outlives_the_daemons_part, damaged_neighbours_cost_their_chunk,
+             a_truncated_file_costs_what_is_cut, fills_read_on_past_trouble):
+    test.needs = "uffd: poison"
+poison_is_kill_where_the_kernel_cannot.without = "uffd: poison"
+
 TESTS = [poison_is_one_page, poison_outlives_the_daemons_part, kill_takes_who_touches,
          kill_spares_who_does_not_touch, stall_waits_and_others_go_on, stalled_guests_can_be_deleted,
          damaged_neighbours_cost_their_chunk, a_removed_file_is_read_on, a_truncated_file_costs_what_is_cut,
-         a_truncated_file_kills, fills_read_on_past_trouble]
+         a_truncated_file_kills, fills_read_on_past_trouble, poison_is_kill_where_the_kernel_cannot]
 
 if __name__ == "__main__":
     rig.run(TESTS, sys.argv[1], tries=2, shards=2)

@@ -67,6 +67,8 @@ def damage_costs_one_huge_page(daemon):
             daemon.wait("a", "gone")
 
 
+damage_costs_one_huge_page.needs = "uffd: poison"
+
 TESTS = [every_byte_is_right, removed_pages_stay_removed_beside_a_fill, damage_costs_one_huge_page]
 
 

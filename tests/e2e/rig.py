@@ -214,11 +214,23 @@ def expect(report, **values):
         assert report[key] == value, "%s is %s, not %s: %s" % (key, report[key], value, report)
 
 
+def lacking(build):
+    """What cistern doctor misses on this host."""
+    said = subprocess.run([build + "/cistern", "doctor", "--json"], stdout=subprocess.PIPE).stdout
+    return {probe["name"] for probe in json.loads(said)["probes"] if not probe["good"]}
+
+
 def run(tests, build, **config):
-    """Each test with a daemon of its own, in a folder of its own."""
-    only = sys.argv[2:]
+    """Each test with a daemon of its own, in a folder of its own.
+
+    A test's attribute needs names what doctor must find for it; without, what it must not find.
+    """
+    only, missing = sys.argv[2:], lacking(build)
     for test in tests:
         if only and test.__name__ not in only:
+            continue
+        if getattr(test, "needs", None) in missing or hasattr(test, "without") and test.without not in missing:
+            print("not here:", test.__name__, flush=True)
             continue
         with tempfile.TemporaryDirectory(prefix="cistern-e2e.", dir=os.environ.get("CIS_TEST_DIR", "/var/tmp")) as folder:
             with Daemon(build, folder, **{"awake_ms": 0, **config, **getattr(test, "config", {})}) as daemon:
