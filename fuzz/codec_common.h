@@ -6,17 +6,10 @@
 #include <stdlib.h>
 
 #include "../tests/unit/codec-data.h"
+#include "check.h"
 #include "codec/codec.h"
 
 #define FUZZ_CHUNK_MAX (64u << 10)
-
-#define FUZZ_CHECK(cond)                                                            \
-	do {                                                                        \
-		if (!(cond)) {                                                      \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond); \
-			abort();                                                    \
-		}                                                                   \
-	} while (0)
 
 /* Both kinds of parameters, trained on data that is always the same. */
 static inline struct cis_codec_params *fuzz_params(void)

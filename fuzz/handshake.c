@@ -8,14 +8,7 @@
 #include <stdlib.h>
 
 #include "vmm/handshake.h"
-
-#define FUZZ_CHECK(cond)                                                        \
-	do {                                                                    \
-		if (!(cond)) {                                                  \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond); \
-			abort();                                                \
-		}                                                               \
-	} while (0)
+#include "check.h"
 
 static int feed(const uint8_t *text, size_t len, size_t piece, struct cis_handshake **ret)
 {

@@ -12,19 +12,12 @@
 #include <unistd.h>
 
 #include "base/le.h"
+#include "check.h"
 #include "image/format.h"
 #include "image/write.h"
 
 #define HEAD 256
 #define ROOM (1u << 20)
-
-#define CHECK(cond)                                                                         \
-	do {                                                                                \
-		if (!(cond)) {                                                              \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond);         \
-			abort();                                                            \
-		}                                                                           \
-	} while (0)
 
 static size_t lay_out(uint8_t *file, const uint8_t *rest, size_t left, int fix)
 {
@@ -60,7 +53,7 @@ static void seal(uint8_t *file, size_t len)
 			return;
 		cis_put_le64(part + 16, cis_crc64(0, file + off, n));
 		if (i == 3)
-			CHECK(!cis_header_id(file, file + off, n, id));
+			FUZZ_CHECK(!cis_header_id(file, file + off, n, id));
 	}
 	memcpy(file + 32, id, sizeof(id));
 	cis_put_le64(file + 4088, cis_crc64(0, file, 4088));
@@ -75,14 +68,14 @@ static void look_at_chunks(struct cis_image *img)
 
 	for (uint64_t c = 0; c < i->nr_hot_chunks + i->nr_cold_chunks; c++) {
 		cis_image_chunk(img, c, &loc);
-		CHECK(loc.stored_bytes && loc.stored_bytes <= loc.raw_bytes &&
+		FUZZ_CHECK(loc.stored_bytes && loc.stored_bytes <= loc.raw_bytes &&
 		      loc.raw_bytes <= 1u << i->chunk_shift);
-		CHECK(loc.off + loc.stored_bytes <= i->file_bytes);
+		FUZZ_CHECK(loc.off + loc.stored_bytes <= i->file_bytes);
 		seen += cis_image_chunk_pages(img, c, 512, pages);
 	}
-	CHECK(seen == i->nr_hot + i->nr_cold);
+	FUZZ_CHECK(seen == i->nr_hot + i->nr_cold);
 	for (uint64_t k = 0; k < i->nr_hot; k++)
-		CHECK(cis_image_class(img, cis_image_hot_page(img, k)) == CIS_CLASS_HOT);
+		FUZZ_CHECK(cis_image_class(img, cis_image_hot_page(img, k)) == CIS_CLASS_HOT);
 }
 
 static void read_all(struct cis_image *img)
@@ -94,18 +87,18 @@ static void read_all(struct cis_image *img)
 	size_t len;
 	void *state;
 
-	CHECK(!cis_image_reader_create(img, &r));
+	FUZZ_CHECK(!cis_image_reader_create(img, &r));
 	for (uint64_t p = 0; p < i->nr_pages && p < 2000; p++) {
 		int rc = cis_image_read_page(r, p, page, &err);
 
-		CHECK(!rc || rc == -EBADMSG);
+		FUZZ_CHECK(!rc || rc == -EBADMSG);
 	}
 	cis_image_reader_destroy(r);
 	if (!cis_image_read_state(img, &state, &len, &err))
 		free(state);
 	int rc = cis_image_verify(img, NULL, NULL, &err);
 
-	CHECK(!rc || rc == -EBADMSG);
+	FUZZ_CHECK(!rc || rc == -EBADMSG);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
@@ -125,12 +118,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 		seal(file, bytes);
 	int fd = memfd_create("image", MFD_CLOEXEC);
 
-	CHECK(fd >= 0 && write(fd, file, bytes) == (ssize_t)bytes);
+	FUZZ_CHECK(fd >= 0 && write(fd, file, bytes) == (ssize_t)bytes);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	int rc = cis_image_open(path, NULL, &img, &err);
 
 	if (rc) {
-		CHECK(err.code == -rc && err.text[0]);
+		FUZZ_CHECK(err.code == -rc && err.text[0]);
 	} else {
 		look_at_chunks(img);
 		read_all(img);

@@ -6,15 +6,8 @@
 
 #include "base/le.h"
 #include "codec/codec.h"
+#include "check.h"
 #include "image/trace.h"
-
-#define CHECK(cond)                                                                         \
-	do {                                                                                \
-		if (!(cond)) {                                                              \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond);         \
-			abort();                                                            \
-		}                                                                           \
-	} while (0)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
@@ -27,19 +20,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	int fd = memfd_create("trace", MFD_CLOEXEC);
 	uint8_t crc[8];
 
-	CHECK(fd >= 0 && write(fd, data + 1, len) == (ssize_t)len);
+	FUZZ_CHECK(fd >= 0 && write(fd, data + 1, len) == (ssize_t)len);
 	if (data[0] & 1 && len > 8) {
 		cis_put_le64(crc, cis_crc64(0, data + 1, len - 8));
-		CHECK(pwrite(fd, crc, 8, (off_t)len - 8) == 8);
+		FUZZ_CHECK(pwrite(fd, crc, 8, (off_t)len - 8) == 8);
 	}
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	int rc = cis_trace_load(path, &t, &err);
 
 	if (rc) {
-		CHECK(err.code == -rc && err.text[0]);
+		FUZZ_CHECK(err.code == -rc && err.text[0]);
 	} else {
 		for (uint64_t i = 0; i < t.nr; i++)
-			CHECK((uint64_t)t.pgno[i] << t.page_shift < t.guest_bytes);
+			FUZZ_CHECK((uint64_t)t.pgno[i] << t.page_shift < t.guest_bytes);
 		cis_trace_fini(&t);
 	}
 	close(fd);
