@@ -259,18 +259,26 @@ static void zero_run(struct cis_pager *p, const struct cis_region *r, uint64_t p
 	*ret_nr = end - first;
 }
 
+int cis_zeros_bring(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, uint64_t nr, uint64_t *ret_done)
+{
+	int rc;
+
+	for (uint64_t i = 0; i < nr; i++)
+		cis_page_set(p, pgno + i, CIS_PAGE_BUSY, 0);
+	rc = cis_install_zero(p, r, pgno, nr, p->o.scratch->zero, ret_done);
+	for (uint64_t i = 0; i < nr; i++)
+		cis_page_set(p, pgno + i, i < *ret_done ? CIS_PAGE_RESIDENT : CIS_PAGE_ABSENT, 0);
+	p->stats.pages_zero += *ret_done;
+	return rc;
+}
+
 static void fault_zero(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r)
 {
 	uint64_t first, nr, done = 0;
 	int rc;
 
 	zero_run(p, r, f->pgno, &first, &nr);
-	for (uint64_t i = 0; i < nr; i++)
-		cis_page_set(p, first + i, CIS_PAGE_BUSY, 0);
-	rc = cis_install_zero(p, r, first, nr, p->o.scratch->zero, &done);
-	for (uint64_t i = 0; i < nr; i++)
-		cis_page_set(p, first + i, i < done ? CIS_PAGE_RESIDENT : CIS_PAGE_ABSENT, 0);
-	p->stats.pages_zero += done;
+	rc = cis_zeros_bring(p, r, first, nr, &done);
 	if (f->pgno < first + done)
 		cis_fault_answered(p, f, &p->stats.faults_zero);
 	else

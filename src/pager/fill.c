@@ -248,11 +248,8 @@ static void touch_zeros(struct cis_pager *p, const struct cis_region *r, uint64_
 		p->fill_touched++;
 		n++;
 	}
-	if (cis_install_zero(p, r, pgno, n, p->o.scratch->zero, &done) == -ESRCH)
+	if (cis_zeros_bring(p, r, pgno, n, &done) == -ESRCH)
 		cis_pager_set_gone(p);
-	for (uint64_t i = 0; i < done; i++)
-		cis_page_set(p, pgno + i, CIS_PAGE_RESIDENT, 0);
-	p->stats.pages_zero += done;
 }
 
 /* What the working set has beside the hot section (format 6.8): zero pages in runs, pages of one repeated word one by one. */

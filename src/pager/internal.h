@@ -193,6 +193,9 @@ uint64_t cis_fault_deadline(const struct cis_pager *p);
 /** cis_page_is_zero() - absent, in the region, and zero in the image. */
 bool cis_page_is_zero(const struct cis_pager *p, const struct cis_region *r, uint64_t pgno);
 
+/** cis_zeros_bring() - install @nr pages that are so, words before and after.  Return: as cis_install_zero(). */
+int cis_zeros_bring(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, uint64_t nr, uint64_t *ret_done);
+
 /** cis_record_touch() - note the first touch of a page, when recording. */
 void cis_record_touch(struct cis_pager *p, uint64_t pgno);
 
