@@ -96,6 +96,33 @@ int cis_wire_listen_get(const void *body, size_t len, struct cis_wire_listen *re
 	return 0;
 }
 
+void cis_wire_hello_put(const struct cis_wire_hello *hello, void *buf)
+{
+	uint8_t *p = buf;
+
+	cis_put_le32(p, hello->wire);
+	cis_put_le32(p + 4, hello->layout_min);
+	cis_put_le32(p + 8, hello->layout_max);
+	cis_put_le64(p + 12, hello->features);
+	memcpy(p + 20, hello->version, sizeof(hello->version));
+}
+
+int cis_wire_hello_get(const void *body, size_t len, struct cis_wire_hello *ret)
+{
+	struct cis_wire_hello h;
+	const uint8_t *p = body;
+
+	if (len != CIS_WIRE_HELLO_BYTES)
+		return -EPROTO;
+	h = (struct cis_wire_hello){ .wire = cis_le32(p), .layout_min = cis_le32(p + 4), .layout_max = cis_le32(p + 8),
+				     .features = cis_le64(p + 12) };
+	memcpy(h.version, p + 20, sizeof(h.version));
+	if (h.layout_min > h.layout_max || !memchr(h.version, 0, sizeof(h.version)))
+		return -EPROTO;
+	*ret = h;
+	return 0;
+}
+
 void cis_wire_peer_put(const struct cis_peer *peer, void *buf)
 {
 	cis_put_le32(buf, (uint32_t)peer->pid);

@@ -11,20 +11,33 @@
  *	24	u32	errno, 0 unless something failed
  *	28	u32	bytes of the body
  *
+ * An engine is started to serve, or to stand by beside the one that serves (doc/design/005-survive.md).  It says HELLO first.
+ *
  * engine to keeper:
  *
+ *	HELLO		body struct cis_wire_hello: versions and features; before anything else
  *	LISTEN		id listener; body struct cis_wire_listen
  *	UNLISTEN	id listener: close and remove the socket; its connections stay
  *	STATE		id connection, arg bytes: make its state memfd
+ *	NOTE		id connection, body: keep these bytes with it for the engine's successor, instead of earlier ones
  *	SAY		id connection, body: send these bytes to the client
  *	RELEASE		id connection: forget it and close all that it has
+ *	READY		serving; from a standby: arg 1, all that was replayed is valid; arg 2, all of TAKE is, too
+ *	REFUSE		from a standby instead of READY: errno and reason; it ends then
+ *	UPGRADE		body: path of the binary to replace this engine with (empty: the same again)
+ *	SWAP		id connection, arg bytes; the descriptor of a state memfd in the layout that the standby knows: held
+ *			instead of the old one once the standby has taken over, dropped if it does not
+ *	HANDOVER	answers QUIESCE: the descriptor of a sealed memfd of sections (sections.h), or errno and reason
+ *	EXEC		body: path of the binary that the keeper itself becomes, in place (empty: the same again)
  *
  * keeper to engine:
  *
+ *	ROLE		arg: enum cis_wire_role; before anything else
  *	LISTENING	id listener; errno 0: body as in LISTEN, else the reason: it is forgotten
  *	CONNECTION	id connection, arg listener; body pid, uid and gid; descriptor: pidfd of the client,
  *			if it is known.  Sent when the client has said something: one that only connects is
  *			not the engine's business
+ *	NOTED		id connection, body: the NOTE of an engine before; after its CONNECTION, before its BYTES
  *	BYTES		id connection, arg place of the body in the stream; descriptors that came with it
  *	BROKEN		id connection, errno and reason: too many bytes or descriptors; what it sent is
  *			dropped
@@ -34,9 +47,16 @@
  *	REPLAYED	arg: which engine of this keeper it is, from 1; all that was there before has been
  *			said
  *	STOP		serve no new guests, and end when there is none left
+ *	UPGRADING	to the engine that asked: errno 0: the standby has been started, else why not
+ *	QUIESCE		to the engine that serves: pause; body the HELLO of the standby; HANDOVER is the answer
+ *	TAKE		to the standby: the descriptor of HANDOVER; swapped state memfds come as STATE_MADE before it
+ *	RESUME		to the engine that was told to pause: errno and reason: the hand-over has failed, go on
+ *	LET_GO		to it: the standby serves; end, and release nothing
+ *	GO		to the standby: serve
+ *	EXECED		errno and reason why the keeper did not become another; 0 from the new one
  *
  * A new engine is told everything again as if it had just happened, then REPLAYED: that is all there is to
- * starting one.
+ * starting one.  A standby is told all news too, and asks for nothing before GO.
  */
 #ifndef CIS_DAEMON_WIRE_H
 #define CIS_DAEMON_WIRE_H
@@ -47,8 +67,9 @@
 #include "base/error.h"
 #include "os/sock.h"
 
-#define CIS_WIRE_VERSION    1u
+#define CIS_WIRE_VERSION    2u
 #define CIS_WIRE_FD         3 /* where the engine finds its end of the pair */
+#define CIS_WIRE_CONTROL_FD 4 /* the listening control socket, bound by the keeper */
 #define CIS_WIRE_HEAD_BYTES 32u
 #define CIS_WIRE_BODY_MAX   (32u << 10)
 #define CIS_WIRE_FDS_MAX    8u /* a message, and a connection */
@@ -62,6 +83,14 @@ enum cis_wire_type {
 	CIS_WIRE_STATE,
 	CIS_WIRE_SAY,
 	CIS_WIRE_RELEASE,
+	CIS_WIRE_HELLO,
+	CIS_WIRE_NOTE,
+	CIS_WIRE_READY,
+	CIS_WIRE_REFUSE,
+	CIS_WIRE_UPGRADE,
+	CIS_WIRE_SWAP,
+	CIS_WIRE_HANDOVER,
+	CIS_WIRE_EXEC,
 
 	CIS_WIRE_LISTENING = 64,
 	CIS_WIRE_CONNECTION,
@@ -72,7 +101,18 @@ enum cis_wire_type {
 	CIS_WIRE_STATE_MADE,
 	CIS_WIRE_REPLAYED,
 	CIS_WIRE_STOP,
+	CIS_WIRE_ROLE,
+	CIS_WIRE_NOTED,
+	CIS_WIRE_UPGRADING,
+	CIS_WIRE_QUIESCE,
+	CIS_WIRE_TAKE,
+	CIS_WIRE_RESUME,
+	CIS_WIRE_LET_GO,
+	CIS_WIRE_GO,
+	CIS_WIRE_EXECED,
 };
+
+enum cis_wire_role { CIS_WIRE_SERVE, CIS_WIRE_STANDBY };
 
 /** struct cis_wire_msg - one packet; body and fds point into the buffers of its receiver or sender */
 struct cis_wire_msg {
@@ -121,6 +161,23 @@ struct cis_wire_listen {
 int cis_wire_listen_put(const struct cis_wire_listen *listen, void *buf, size_t *ret_len);
 /** cis_wire_listen_get() - note points into @body.  Return: 0 or -EPROTO. */
 int cis_wire_listen_get(const void *body, size_t len, struct cis_wire_listen *ret);
+
+/**
+ * struct cis_wire_hello - what an engine is and knows
+ * @layout_min, @layout_max: of state memfds that it can adopt
+ * @features: bits of what a predecessor may hand over; none yet
+ * @version:  of the program, for people
+ */
+struct cis_wire_hello {
+	uint32_t wire, layout_min, layout_max;
+	uint64_t features;
+	char version[32];
+};
+
+#define CIS_WIRE_HELLO_BYTES 52u
+void cis_wire_hello_put(const struct cis_wire_hello *hello, void *buf);
+/** cis_wire_hello_get() - Return: 0 or -EPROTO. */
+int cis_wire_hello_get(const void *body, size_t len, struct cis_wire_hello *ret);
 
 #define CIS_WIRE_PEER_BYTES 12u
 void cis_wire_peer_put(const struct cis_peer *peer, void *buf);
