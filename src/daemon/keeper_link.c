@@ -70,6 +70,50 @@ static bool told_state(struct cis_keeper_link *link, const struct cis_wire_msg *
 	return true;
 }
 
+static void told_quiesce(struct cis_keeper_link *link, const struct cis_wire_msg *msg)
+{
+	struct cis_wire_hello hello;
+
+	if (!cis_wire_hello_get(msg->body, msg->body_len, &hello))
+		link->ops->quiesce(link->ctx, &hello);
+	else
+		cis_keeper_link_handover(link, -1, EPROTO, "the engine that follows says who it is in a way that makes no sense");
+}
+
+static bool told_take(struct cis_keeper_link *link, const struct cis_wire_msg *msg)
+{
+	if (msg->nr_fds != 1)
+		return false;
+	link->ops->take(link->ctx, msg->fds[0]);
+	return true;
+}
+
+/* What is said when one engine follows another.  Return: as dispatch(). */
+static bool dispatch_succession(struct cis_keeper_link *link, const struct cis_wire_msg *msg, const char *why)
+{
+	const struct cis_keeper_link_ops *ops = link->ops;
+
+	if (msg->type == CIS_WIRE_ROLE && ops->role)
+		ops->role(link->ctx, msg->arg == CIS_WIRE_STANDBY ? CIS_WIRE_STANDBY : CIS_WIRE_SERVE);
+	else if (msg->type == CIS_WIRE_NOTED && ops->noted)
+		ops->noted(link->ctx, msg->id, msg->body, msg->body_len);
+	else if (msg->type == CIS_WIRE_UPGRADING && ops->upgrading)
+		ops->upgrading(link->ctx, (int)msg->error, why);
+	else if (msg->type == CIS_WIRE_QUIESCE && ops->quiesce)
+		told_quiesce(link, msg);
+	else if (msg->type == CIS_WIRE_TAKE && ops->take)
+		return told_take(link, msg);
+	else if (msg->type == CIS_WIRE_RESUME && ops->resume)
+		ops->resume(link->ctx, (int)msg->error, why);
+	else if (msg->type == CIS_WIRE_LET_GO && ops->let_go)
+		ops->let_go(link->ctx);
+	else if (msg->type == CIS_WIRE_GO && ops->go)
+		ops->go(link->ctx);
+	else if (msg->type == CIS_WIRE_EXECED && ops->execed)
+		ops->execed(link->ctx, (int)msg->error, why);
+	return false; /* or a newer keeper's: not for us */
+}
+
 /* Return: true when the descriptors were handed on. */
 static bool dispatch(struct cis_keeper_link *link, const struct cis_wire_msg *msg)
 {
@@ -104,7 +148,7 @@ static bool dispatch(struct cis_keeper_link *link, const struct cis_wire_msg *ms
 		ops->stop(link->ctx);
 		return false;
 	}
-	return false; /* a newer keeper's: not for us */
+	return dispatch_succession(link, msg, why);
 }
 
 bool cis_keeper_link_run(struct cis_keeper_link *link, unsigned max)
@@ -164,6 +208,13 @@ int cis_keeper_link_state(struct cis_keeper_link *link, uint64_t conn, uint64_t 
 	return ask_plain(link, CIS_WIRE_STATE, conn, bytes);
 }
 
+int cis_keeper_link_note(struct cis_keeper_link *link, uint64_t conn, const void *note, size_t len)
+{
+	if (len > CIS_WIRE_NOTE_MAX)
+		return -E2BIG;
+	return ask(link, &(struct cis_wire_msg){ .type = CIS_WIRE_NOTE, .id = conn, .body = note, .body_len = len });
+}
+
 static int say(struct cis_keeper_link *link, uint64_t conn, const char *text)
 {
 	return ask(link, &(struct cis_wire_msg){
@@ -188,4 +239,50 @@ int cis_keeper_link_refuse(struct cis_keeper_link *link, uint64_t conn, const ch
 int cis_keeper_link_release(struct cis_keeper_link *link, uint64_t conn)
 {
 	return ask_plain(link, CIS_WIRE_RELEASE, conn, 0);
+}
+
+int cis_keeper_link_hello(struct cis_keeper_link *link, const struct cis_wire_hello *hello)
+{
+	uint8_t body[CIS_WIRE_HELLO_BYTES];
+
+	cis_wire_hello_put(hello, body);
+	return ask(link, &(struct cis_wire_msg){ .type = CIS_WIRE_HELLO, .body = body, .body_len = sizeof(body) });
+}
+
+int cis_keeper_link_ready(struct cis_keeper_link *link, unsigned step)
+{
+	return ask_plain(link, CIS_WIRE_READY, 0, step);
+}
+
+static int tell_why(struct cis_keeper_link *link, enum cis_wire_type type, int error, const char *text)
+{
+	return ask(link, &(struct cis_wire_msg){ .type = type, .error = (uint32_t)error, .body = text,
+						 .body_len = text ? strlen(text) : 0 });
+}
+
+int cis_keeper_link_refuse_role(struct cis_keeper_link *link, int error, const char *why)
+{
+	return tell_why(link, CIS_WIRE_REFUSE, error, why);
+}
+
+int cis_keeper_link_upgrade(struct cis_keeper_link *link, const char *exec)
+{
+	return tell_why(link, CIS_WIRE_UPGRADE, 0, exec);
+}
+
+int cis_keeper_link_exec(struct cis_keeper_link *link, const char *exec)
+{
+	return tell_why(link, CIS_WIRE_EXEC, 0, exec);
+}
+
+int cis_keeper_link_swap(struct cis_keeper_link *link, uint64_t conn, int memfd, uint64_t bytes)
+{
+	return ask(link, &(struct cis_wire_msg){ .type = CIS_WIRE_SWAP, .id = conn, .arg = bytes, .fds = &memfd, .nr_fds = 1 });
+}
+
+int cis_keeper_link_handover(struct cis_keeper_link *link, int sections, int error, const char *why)
+{
+	if (error)
+		return tell_why(link, CIS_WIRE_HANDOVER, error, why);
+	return ask(link, &(struct cis_wire_msg){ .type = CIS_WIRE_HANDOVER, .fds = &sections, .nr_fds = 1 });
 }

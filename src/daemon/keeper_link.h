@@ -13,7 +13,7 @@
 struct cis_keeper_link;
 
 /**
- * struct cis_keeper_link_ops - what the keeper tells; all required
+ * struct cis_keeper_link_ops - what the keeper tells; those from role() on may be NULL
  *
  * Descriptors that are handed in belong to the engine from then on, -1 where
  * there is none.  Texts and bytes are only there during the call.
@@ -38,6 +38,18 @@ struct cis_keeper_link_ops {
 	void (*replayed)(void *ctx, uint64_t generation);
 	void (*stop)(void *ctx);
 	void (*lost)(void *ctx); /* the keeper is gone; nothing more is called */
+
+	/* One engine after another: doc/design/005-survive.md. */
+	void (*role)(void *ctx, enum cis_wire_role role);
+	void (*noted)(void *ctx, uint64_t conn, const void *note, size_t len);
+	/* UPGRADE has begun, error 0, or not: errno and @why.  resume() and execed() say why in the same way. */
+	void (*upgrading)(void *ctx, int error, const char *why);
+	void (*quiesce)(void *ctx, const struct cis_wire_hello *successor);
+	void (*take)(void *ctx, int sections);
+	void (*resume)(void *ctx, int error, const char *why);
+	void (*let_go)(void *ctx);
+	void (*go)(void *ctx);
+	void (*execed)(void *ctx, int error, const char *why);
 };
 
 /** cis_keeper_link_create() - @fd is the link's from now on.  Return: 0, -ENOMEM. */
@@ -63,10 +75,32 @@ int cis_keeper_link_listen(struct cis_keeper_link *link, uint64_t listener,
 int cis_keeper_link_unlisten(struct cis_keeper_link *link, uint64_t listener);
 /** cis_keeper_link_state() - ask for the state memfd of a connection; once. */
 int cis_keeper_link_state(struct cis_keeper_link *link, uint64_t conn, uint64_t bytes);
+
+/**
+ * cis_keeper_link_note() - what the keeper keeps with a connection for the engine's successor
+ *
+ * Return: 0, -E2BIG, -EPIPE.
+ */
+int cis_keeper_link_note(struct cis_keeper_link *link, uint64_t conn, const void *note, size_t len);
 /** cis_keeper_link_ack() - tell a client that asked for it that its guest is served: "k". */
 int cis_keeper_link_ack(struct cis_keeper_link *link, uint64_t conn);
 /** cis_keeper_link_refuse() - tell such a client why not ("e" and the text), and release the connection. */
 int cis_keeper_link_refuse(struct cis_keeper_link *link, uint64_t conn, const char *why);
 int cis_keeper_link_release(struct cis_keeper_link *link, uint64_t conn);
+
+/** cis_keeper_link_hello() - what this engine is; before anything else. */
+int cis_keeper_link_hello(struct cis_keeper_link *link, const struct cis_wire_hello *hello);
+/** cis_keeper_link_ready() - @step 0: serving; 1 and 2: of a standby. */
+int cis_keeper_link_ready(struct cis_keeper_link *link, unsigned step);
+/** cis_keeper_link_refuse_role() - a standby that cannot take over. */
+int cis_keeper_link_refuse_role(struct cis_keeper_link *link, int error, const char *why);
+/** cis_keeper_link_upgrade() - @exec: path of the next engine's binary, NULL: the same again. */
+int cis_keeper_link_upgrade(struct cis_keeper_link *link, const char *exec);
+/** cis_keeper_link_exec() - likewise of the next keeper's. */
+int cis_keeper_link_exec(struct cis_keeper_link *link, const char *exec);
+/** cis_keeper_link_swap() - another state memfd for a connection; @memfd stays the caller's. */
+int cis_keeper_link_swap(struct cis_keeper_link *link, uint64_t conn, int memfd, uint64_t bytes);
+/** cis_keeper_link_handover() - the answer to quiesce(): @sections, or errno and @why. */
+int cis_keeper_link_handover(struct cis_keeper_link *link, int sections, int error, const char *why);
 
 #endif

@@ -147,8 +147,10 @@ static inline void on_lost(void *ctx)
 	rig.lost = true;
 }
 
-static const struct cis_keeper_link_ops rig_ops = { on_listening, on_connection, on_bytes, on_broken, on_eof,
-						    on_exited, on_state, on_replayed, on_stop, on_lost };
+static const struct cis_keeper_link_ops rig_ops = {
+	.listening = on_listening, .connection = on_connection, .bytes = on_bytes, .broken = on_broken, .eof = on_eof,
+	.exited = on_exited, .state = on_state, .replayed = on_replayed, .stop = on_stop, .lost = on_lost,
+};
 
 /** rig_until() - run the link until @cond holds; the test's own time limit ends what never comes. */
 #define rig_until(cond)                                                                           \

@@ -56,9 +56,10 @@ static void note_lost(void *ctx)
 	heard.lost = true;
 }
 
-static const struct cis_keeper_link_ops ops = { nop_listening, note_connection, nop_bytes, nop_broken,
-						nop_conn,      nop_conn,	nop_state, note_replayed,
-						note_stop,     note_lost };
+static const struct cis_keeper_link_ops ops = {
+	.listening = nop_listening, .connection = note_connection, .bytes = nop_bytes, .broken = nop_broken, .eof = nop_conn,
+	.exited = nop_conn, .state = nop_state, .replayed = note_replayed, .stop = note_stop, .lost = note_lost,
+};
 
 /* Runs in the executed engine: its status says what was wrong. */
 static int engine_inspect(void)
