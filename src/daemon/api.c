@@ -7,12 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "daemon/request.h"
-#include "os/sock.h"
 
 #define BODY_MAX     ((size_t)64 << 10)
 #define CONNECTIONS  256u /* beside one for each guest: who runs them may wait for the end of each */
@@ -22,8 +20,6 @@
 struct cis_api {
 	struct cis_engine *engine;
 	struct MHD_Daemon *mhd;
-	int listen_fd;
-	char *path;
 	struct cis_request *waiting;
 	bool closing, resumed;
 	uint64_t next_look_ns; /* for clients that have hung up */
@@ -310,48 +306,23 @@ static void mhd_log(void *cls, const char *fmt, va_list ap)
 	cis_log(CIS_LOG_DEBUG, "http: %s", text);
 }
 
-static int make_folder(const char *path)
-{
-	char *copy = strdup(path), *slash = copy ? strrchr(copy, '/') : NULL;
-	int rc = 0;
-
-	if (slash && slash != copy) {
-		*slash = 0;
-		rc = mkdir(copy, 0755) && errno != EEXIST ? -errno : 0;
-	}
-	free(copy);
-	return rc;
-}
-
-int cis_api_create(struct cis_engine *e, const char *path, struct cis_api **ret, struct cis_error *err)
+int cis_api_create(struct cis_engine *e, int listen_fd, struct cis_api **ret, struct cis_error *err)
 {
 	struct cis_api *api = calloc(1, sizeof(*api));
-	struct cis_sock_opts opts = CIS_SOCK_OPTS;
-	int rc;
 
-	if (!api)
+	if (!api) {
+		close(listen_fd);
 		return cis_fail(err, ENOMEM, "out of memory");
-	api->engine = e;
-	api->path = strdup(path);
-	rc = make_folder(path);
-	if (rc)
-		rc = cis_fail(err, -rc, "%s: folder: %s", path, strerror(-rc));
-	else
-		rc = cis_sock_listen(path, &opts, &api->listen_fd, err);
-	if (rc) {
-		free(api->path);
-		free(api);
-		return rc;
 	}
+	api->engine = e;
 	api->mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, handle, api,
-				    MHD_OPTION_EXTERNAL_LOGGER, mhd_log, NULL, MHD_OPTION_LISTEN_SOCKET, api->listen_fd,
+				    MHD_OPTION_EXTERNAL_LOGGER, mhd_log, NULL, MHD_OPTION_LISTEN_SOCKET, listen_fd,
 				    MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS + e->config->guests,
 				    MHD_OPTION_NOTIFY_COMPLETED, completed, api, MHD_OPTION_END);
 	if (!api->mhd) {
-		close(api->listen_fd);
-		free(api->path);
+		close(listen_fd);
 		free(api);
-		return cis_fail(err, EIO, "%s: the HTTP server does not start", path);
+		return cis_fail(err, EIO, "the HTTP server does not start");
 	}
 	*ret = api;
 	return 0;
@@ -376,9 +347,7 @@ void cis_api_destroy(struct cis_api *api)
 	while (api->waiting)
 		turn_away(api->waiting, "wrong_state", "the daemon is stopping");
 	MHD_run(api->mhd);
-	MHD_stop_daemon(api->mhd); /* closes the socket */
-	unlink(api->path);
-	free(api->path);
+	MHD_stop_daemon(api->mhd); /* closes its descriptor; the keeper's goes on listening */
 	free(api);
 }
 

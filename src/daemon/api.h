@@ -9,7 +9,8 @@
 
 struct cis_api;
 
-int cis_api_create(struct cis_engine *e, const char *path, struct cis_api **ret, struct cis_error *err);
+/** cis_api_create() - @listen_fd is the listening control socket, its own from now on, also on failure. */
+int cis_api_create(struct cis_engine *e, int listen_fd, struct cis_api **ret, struct cis_error *err);
 void cis_api_destroy(struct cis_api *api);
 
 /** cis_api_fd() - to be polled; cis_api_run() then.  cis_api_timeout_ms(): or after that long, -1 for never. */

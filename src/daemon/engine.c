@@ -117,6 +117,15 @@ static int start_threads(struct cis_engine *e, struct cis_error *err)
 	return 0;
 }
 
+/* Before anything that can fail: whoever does not say what it is is no engine. */
+static int say_hello(struct cis_engine *e)
+{
+	struct cis_wire_hello hello = { .wire = CIS_WIRE_VERSION, .layout_min = CIS_STATE_LAYOUT, .layout_max = CIS_STATE_LAYOUT,
+					.version = CISTERN_VERSION };
+
+	return cis_keeper_link_hello(e->link, &hello);
+}
+
 static int start(struct cis_engine *e, int wire, struct cis_error *err)
 {
 	int rc = cis_mailbox_init(&e->box);
@@ -132,10 +141,12 @@ static int start(struct cis_engine *e, int wire, struct cis_error *err)
 	if (rc)
 		return rc;
 	rc = cis_keeper_link_create(wire, &cis_guest_link_ops, e, &e->link);
+	if (!rc)
+		rc = say_hello(e);
 	if (rc)
 		return cis_fail(err, -rc, "wire to the keeper: %s", strerror(-rc));
 	e->has_keeper = true;
-	return cis_api_create(e, e->config->control, &e->api, err);
+	return cis_api_create(e, CIS_WIRE_CONTROL_FD, &e->api, err);
 }
 
 static void end(struct cis_engine *e)
@@ -239,6 +250,7 @@ int cis_engine_main(const struct cis_config *config, int wire)
 		cis_log(CIS_LOG_ERROR, "engine: %s", err.text);
 		return 1;
 	}
+	cis_keeper_link_ready(e.link, 0);
 	cis_log(CIS_LOG_INFO, "engine: serving on %s, %u shards, %u workers", config->control, e.nr_shards,
 		cis_workers_nr(e.workers));
 	loop(&e);

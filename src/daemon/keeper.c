@@ -11,10 +11,8 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "daemon/keeper_int.h"
-
-#define OOM_FILE   "/proc/self/oom_score_adj"
-#define OOM_KEEPER (-900)
 
 int watch_add(struct cis_keeper *k, struct watch *w, int fd, uint32_t events,
 	      void (*ready)(struct watch *, uint32_t))
@@ -36,12 +34,35 @@ void watch_remove(struct watch *w)
 	w->fd = -1;
 }
 
+void watch_close(struct watch *w)
+{
+	int fd = w->fd;
+
+	watch_remove(w);
+	if (fd >= 0)
+		close(fd);
+}
+
+static void stop(struct cis_keeper *k)
+{
+	if (k->nr_guests)
+		cis_log(CIS_LOG_INFO, "keeper: asked to stop; %zu guest(s) are held until they have gone, or depend on it no more",
+			k->nr_guests);
+	if (k->is_stopping)
+		return;
+	k->is_stopping = true;
+	listeners_close(k);
+	conns_drop(k, conn_is_silent);
+	if (k->serving)
+		k->serving->due |= DUE_STOP;
+}
+
 static void signal_ready(struct watch *w, uint32_t events)
 {
 	struct signalfd_siginfo info;
 
 	if (read(w->fd, &info, sizeof(info)) == sizeof(info))
-		engine_stop(w->k);
+		stop(w->k);
 }
 
 static int catch_signals(struct cis_keeper *k)
@@ -64,32 +85,16 @@ static int catch_signals(struct cis_keeper *k)
 	return r;
 }
 
-void oom_set(int score)
-{
-	int fd = open(OOM_FILE, O_WRONLY | O_CLOEXEC);
-
-	if (fd < 0)
-		return;
-	dprintf(fd, "%d", score);
-	close(fd);
-}
-
 /* Everything here is a wish: a keeper that may not have it works too. */
 static void ask_for_more(struct cis_keeper *k)
 {
 	struct rlimit files;
-	FILE *f;
 
 	if (!getrlimit(RLIMIT_NOFILE, &files) && files.rlim_cur < files.rlim_max) {
 		files.rlim_cur = files.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
-	f = fopen(OOM_FILE, "re");
-	if (f && fscanf(f, "%d", &k->old_oom) != 1)
-		k->old_oom = 0;
-	if (f)
-		fclose(f);
-	oom_set(OOM_KEEPER);
+	oom_lower(k);
 }
 
 int cis_keeper_create(struct cis_keeper **ret, struct cis_error *err)
@@ -99,9 +104,16 @@ int cis_keeper_create(struct cis_keeper **ret, struct cis_error *err)
 
 	if (!k)
 		return cis_fail(err, ENOMEM, "keeper: no memory");
-	k->signals.fd = k->wire.fd = k->engine.fd = -1;
-	k->signals.k = k->wire.k = k->engine.k = k;
-	k->untold_end = &k->untold;
+	k->clock = cis_now_ns;
+	k->signals.fd = k->control_fd = -1;
+	k->signals.k = k;
+	for (unsigned i = 0; i < KEEPER_ENGINES; i++) {
+		struct engine *e = &k->engines[i];
+
+		e->slot = i;
+		e->wire.fd = e->process.fd = -1;
+		e->wire.k = e->process.k = k;
+	}
 	k->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	k->epoll = epoll_create1(EPOLL_CLOEXEC);
 	r = k->epoll < 0 || k->spare < 0 ? -errno : catch_signals(k);
@@ -114,23 +126,20 @@ int cis_keeper_create(struct cis_keeper **ret, struct cis_error *err)
 	return 0;
 }
 
-static void watch_close(struct watch *w)
-{
-	int fd = w->fd;
-
-	watch_remove(w);
-	if (fd >= 0)
-		close(fd);
-}
-
 void cis_keeper_destroy(struct cis_keeper *k)
 {
 	if (!k)
 		return;
-	engine_close(k);
+	k->serving = NULL; /* nothing follows */
+	for (unsigned i = 0; i < KEEPER_ENGINES; i++) {
+		engine_close(&k->engines[i]);
+		watch_close(&k->engines[i].process);
+	}
 	listeners_close(k);
 	conns_drop(k, conn_is_any);
-	watch_close(&k->engine);
+	control_close(k);
+	argv_free(k->argv);
+	argv_free(k->envp);
 	watch_close(&k->signals);
 	if (k->spare >= 0)
 		close(k->spare);
@@ -141,7 +150,21 @@ void cis_keeper_destroy(struct cis_keeper *k)
 
 bool cis_keeper_is_over(const struct cis_keeper *k)
 {
-	return !has_engine(k) && !k->engine_pid && !k->nr_guests;
+	bool is_wanted = k->restart_ns && !k->is_stopping;
+
+	for (unsigned i = 0; i < KEEPER_ENGINES; i++)
+		is_wanted |= k->engines[i].role != ENGINE_NONE;
+	return !is_wanted && !k->nr_guests;
+}
+
+/* For epoll_wait(), rounded up: until something has to be done that no descriptor announces. */
+static int wait_ms(const struct cis_keeper *k)
+{
+	uint64_t at = engines_deadline(k), now = keeper_now(k);
+
+	if (at == UINT64_MAX)
+		return -1;
+	return at <= now ? 0 : (int)((at - now + 999999) / 1000000);
 }
 
 /* One event at a time: what it frees cannot be referred to by another one. */
@@ -150,8 +173,8 @@ int cis_keeper_step(struct cis_keeper *k)
 	struct epoll_event ev;
 	int n;
 
-	engine_flush(k);
-	n = epoll_wait(k->epoll, &ev, 1, -1);
+	engines_flush(k);
+	n = epoll_wait(k->epoll, &ev, 1, wait_ms(k));
 	if (n < 0 && errno != EINTR)
 		return -errno;
 	if (n == 1) {
@@ -159,7 +182,8 @@ int cis_keeper_step(struct cis_keeper *k)
 
 		w->ready(w, ev.events);
 	}
-	engine_flush(k);
+	engines_tick(k);
+	engines_flush(k);
 	return 0;
 }
 

@@ -10,10 +10,13 @@
  * One thread, one epoll loop.  It never waits for the engine or for a client: what cannot be sent now is
  * marked as not told, and the marks are the queue, so its memory is what it holds and no more.
  *
+ * When the engine has ended (all its threads: its pidfd says so), another is started at once; when engines die
+ * again and again, after pauses that double up to a second, for ever while guests are held.
+ *
  * It ends: on SIGTERM, SIGINT or SIGHUP, as soon as no guest is left and the engine, which is told to stop,
- * has ended; and without a signal when the engine has ended and no guest is held.  A guest is a connection
- * that has said something and was not released.  While there is no engine, a guest whose process ends is
- * released by the keeper itself.
+ * has ended; and without a signal when no guest is held and no engine ever served, so that a wrong
+ * configuration is an error and no endless loop.  A guest is a connection that has said something and was not
+ * released.  While there is no engine, a guest whose process ends is released by the keeper itself.
  */
 #ifndef CIS_DAEMON_KEEPER_H
 #define CIS_DAEMON_KEEPER_H
@@ -37,9 +40,18 @@ int cis_keeper_create(struct cis_keeper **ret, struct cis_error *err);
 void cis_keeper_destroy(struct cis_keeper *k);
 
 /**
- * cis_keeper_start() - fork and execute an engine
- * @argv: argv[0] is the program's path; the wire is its descriptor CIS_WIRE_FD
- * @envp: its whole environment
+ * cis_keeper_control() - bind the control socket, which every engine gets as CIS_WIRE_CONTROL_FD
+ *
+ * While one engine follows another, clients wait in its queue.  The folder is made if it is not there.
+ *
+ * Return: 0; -EADDRINUSE (another daemon), -EEXIST (not a socket), ...
+ */
+int cis_keeper_control(struct cis_keeper *k, const char *path, struct cis_error *err);
+
+/**
+ * cis_keeper_start() - fork and execute an engine, and others after it
+ * @argv: argv[0] is the program's path; the wire is its descriptor CIS_WIRE_FD; copied
+ * @envp: its whole environment; copied
  *
  * Return: 0; -EBUSY (there is one), -EAGAIN, -ENOMEM.  A program that cannot be
  * executed is an engine that ends with status 127.
@@ -47,7 +59,7 @@ void cis_keeper_destroy(struct cis_keeper *k);
 int cis_keeper_start(struct cis_keeper *k, char *const argv[], char *const envp[], struct cis_error *err);
 
 /**
- * cis_keeper_attach() - the wire to an engine that somebody else started
+ * cis_keeper_attach() - the wire to an engine that somebody else started; when it closes, none follows
  * @fd: the keeper's end, its own from now on
  *
  * Return: 0, -EBUSY, ...
@@ -57,7 +69,7 @@ int cis_keeper_attach(struct cis_keeper *k, int fd, struct cis_error *err);
 /** cis_keeper_step() - wait for one event and act on it.  Return: 0, or -errno when it cannot wait. */
 int cis_keeper_step(struct cis_keeper *k);
 
-/** cis_keeper_is_over() - no engine and no guest: nothing to keep. */
+/** cis_keeper_is_over() - no engine, none to come, and no guest: nothing to keep. */
 bool cis_keeper_is_over(const struct cis_keeper *k);
 
 /**

@@ -6,6 +6,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "daemon/keeper_int.h"
 #include "os/memfd.h"
 #include "os/pidfd.h"
@@ -51,7 +52,7 @@ static void changed(struct conn *c)
 	if (conn_is_over(c) && (conn_is_silent(c) || !has_engine(k)))
 		conn_release(k, c);
 	else if (!conn_is_silent(c))
-		engine_tell(k, &c->untold);
+		engines_tell(k, &c->untold);
 }
 
 /*
@@ -65,7 +66,8 @@ static void break_off(struct conn *c, int error, const char *why)
 	free(c->bytes);
 	c->bytes = NULL;
 	c->len = c->room = c->nr_fds = 0;
-	c->told.bytes = c->told.fds = 0;
+	for (size_t i = 0; i < KEEPER_ENGINES; i++)
+		c->told[i].bytes = c->told[i].fds = 0;
 	c->error = error;
 	c->why = why;
 }
@@ -150,49 +152,53 @@ static void pid_ready(struct watch *w, uint32_t events)
 	changed(c);
 }
 
-static int tell_hello(struct cis_keeper *k, struct conn *c)
+static int tell_connection(struct engine *e, struct conn *c)
 {
 	struct cis_wire_msg msg = { .type = CIS_WIRE_CONNECTION, .id = c->id, .arg = c->listener };
 	uint8_t body[CIS_WIRE_PEER_BYTES];
 	int r;
 
-	if (c->told.connection)
+	if (c->told[e->slot].connection)
 		return 0;
 	cis_wire_peer_put(&c->peer, body);
 	msg.body = body;
 	msg.body_len = sizeof(body);
 	msg.fds = &c->pidfd;
 	msg.nr_fds = c->pidfd >= 0;
-	r = engine_send(k, &msg);
-	c->told.connection = !r;
+	r = engine_send(e, &msg);
+	c->told[e->slot].connection = !r;
 	return r;
 }
 
-static int tell_bytes(struct cis_keeper *k, struct conn *c)
+static int tell_bytes(struct engine *e, struct conn *c)
 {
-	while (c->told.bytes < c->len) {
-		size_t len = c->len - c->told.bytes < CIS_WIRE_BODY_MAX ? c->len - c->told.bytes :
-									  CIS_WIRE_BODY_MAX;
-		struct cis_wire_msg msg = { .type = CIS_WIRE_BYTES, .id = c->id, .arg = c->told.bytes,
-					    .body = c->bytes + c->told.bytes, .body_len = len,
-					    .fds = c->fds + c->told.fds, .nr_fds = c->nr_fds - c->told.fds };
-		int r = engine_send(k, &msg);
+	struct told *told = &c->told[e->slot];
+
+	while (told->bytes < c->len) {
+		size_t len = c->len - told->bytes < CIS_WIRE_BODY_MAX ? c->len - told->bytes : CIS_WIRE_BODY_MAX;
+		struct cis_wire_msg msg = { .type = CIS_WIRE_BYTES, .id = c->id, .arg = told->bytes,
+					    .body = c->bytes + told->bytes, .body_len = len,
+					    .fds = c->fds + told->fds, .nr_fds = c->nr_fds - told->fds };
+		int r = engine_send(e, &msg);
 
 		/*
 		 * Descriptors of sockets that hold descriptors of sockets ...: the kernel passes them on only
 		 * so often.
 		 */
-		if (r == -ETOOMANYREFS)
+		if (r == -ETOOMANYREFS) {
 			break_off(c, ETOOMANYREFS, "sent descriptors that cannot be passed on");
+			engines_tell(e->wire.k, &c->untold);
+			return 0;
+		}
 		if (r)
-			return r == -ETOOMANYREFS ? 0 : r;
-		c->told.bytes += len;
-		c->told.fds = c->nr_fds;
+			return r;
+		told->bytes += len;
+		told->fds = c->nr_fds;
 	}
 	return 0;
 }
 
-static int tell_flag(struct cis_keeper *k, struct conn *c, enum cis_wire_type type, bool is_so, bool *told)
+static int tell_flag(struct engine *e, struct conn *c, enum cis_wire_type type, bool is_so, bool *told)
 {
 	struct cis_wire_msg msg = { .type = type, .id = c->id };
 	int r;
@@ -208,27 +214,33 @@ static int tell_flag(struct cis_keeper *k, struct conn *c, enum cis_wire_type ty
 		msg.arg = c->state_bytes;
 		msg.fds = &c->state_fd;
 		msg.nr_fds = !c->state_error;
+	} else if (type == CIS_WIRE_NOTED) {
+		msg.body = c->note;
+		msg.body_len = c->note_len;
 	}
-	r = engine_send(k, &msg);
+	r = engine_send(e, &msg);
 	*told = !r;
 	return r;
 }
 
-static int tell_conn(struct cis_keeper *k, struct untold *u)
+static int tell_conn(struct engine *e, struct untold *u)
 {
 	struct conn *c = (struct conn *)((char *)u - offsetof(struct conn, untold));
+	struct told *told = &c->told[e->slot];
 	int r;
 
-	r = tell_hello(k, c);
+	r = tell_connection(e, c);
 	if (!r)
-		r = tell_bytes(k, c);
+		r = tell_flag(e, c, CIS_WIRE_NOTED, c->note, &told->note);
 	if (!r)
-		r = tell_flag(k, c, CIS_WIRE_STATE_MADE, c->wants_state, &c->told.state);
+		r = tell_bytes(e, c);
 	if (!r)
-		r = tell_flag(k, c, CIS_WIRE_BROKEN, c->error, &c->told.error);
+		r = tell_flag(e, c, CIS_WIRE_STATE_MADE, c->wants_state, &told->state);
 	if (!r)
-		r = tell_flag(k, c, CIS_WIRE_EOF, c->is_eof, &c->told.eof);
-	return r ? r : tell_flag(k, c, CIS_WIRE_EXITED, c->is_exited, &c->told.exited);
+		r = tell_flag(e, c, CIS_WIRE_BROKEN, c->error, &told->error);
+	if (!r)
+		r = tell_flag(e, c, CIS_WIRE_EOF, c->is_eof, &told->eof);
+	return r ? r : tell_flag(e, c, CIS_WIRE_EXITED, c->is_exited, &told->exited);
 }
 
 int conn_open(struct cis_keeper *k, uint64_t listener, int fd)
@@ -270,8 +282,28 @@ void conn_make_state(struct conn *c, uint64_t bytes)
 		c->state_bytes = c->state_error ? 0 : bytes;
 	}
 	c->wants_state = true;
-	c->told.state = false;
-	engine_tell(c->sock.k, &c->untold);
+	for (size_t i = 0; i < KEEPER_ENGINES; i++)
+		c->told[i].state = false;
+	engines_tell(c->sock.k, &c->untold);
+}
+
+void conn_note(struct conn *c, const struct engine *by, const void *note, size_t len)
+{
+	void *copy = malloc(len + 1);
+
+	if (!copy || len > CIS_WIRE_NOTE_MAX) {
+		cis_log(CIS_LOG_ERROR, "keeper: connection %llu: a note of %zu bytes cannot be kept; the one before stays",
+			(unsigned long long)c->id, len);
+		free(copy);
+		return;
+	}
+	memcpy(copy, note, len);
+	free(c->note);
+	c->note = copy;
+	c->note_len = len;
+	for (size_t i = 0; i < KEEPER_ENGINES; i++)
+		c->told[i].note = i == by->slot;
+	engines_tell(c->sock.k, &c->untold);
 }
 
 /* A client that does not read what it asked for goes without. */
@@ -291,7 +323,7 @@ void conn_release(struct cis_keeper *k, struct conn *c)
 		p = &(*p)->next;
 	*p = c->next;
 	k->nr_guests -= c->is_guest;
-	engine_untell(k, &c->untold);
+	engines_untell(k, &c->untold);
 	watch_remove(&c->sock);
 	watch_remove(&c->pid);
 	listener_left(k, c->listener);
@@ -302,16 +334,19 @@ void conn_release(struct cis_keeper *k, struct conn *c)
 		close(c->state_fd);
 	cis_fds_close(c->fds, c->nr_fds);
 	free(c->bytes);
+	free(c->note);
 	free(c);
 }
 
-void conns_untell(struct cis_keeper *k)
+void conns_untell(struct engine *e)
 {
+	struct cis_keeper *k = e->wire.k;
+
 	for (size_t i = 0; i < KEEPER_BUCKETS; i++)
 		for (struct conn *c = k->buckets[i]; c; c = c->next) {
-			memset(&c->told, 0, sizeof(c->told));
+			memset(&c->told[e->slot], 0, sizeof(c->told[e->slot]));
 			if (!conn_is_silent(c))
-				engine_tell(k, &c->untold);
+				engine_tell(e, &c->untold);
 		}
 }
 

@@ -7,13 +7,15 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/clock.h"
 #include "daemon/keeper.h"
 #include "daemon/wire.h"
 
-#define KEEPER_BUCKETS	     1024
-#define KEEPER_BYTES_MAX     (128u << 10) /* of a connection; what a handshake may have */
-#define KEEPER_CONNS_MAX     1024	  /* of a listener; more are closed at once */
-#define KEEPER_READ_BYTES    (16u << 10)
+#define KEEPER_BUCKETS	  1024
+#define KEEPER_BYTES_MAX  (128u << 10) /* of a connection; what a handshake may have */
+#define KEEPER_CONNS_MAX  1024	       /* of a listener; more are closed at once */
+#define KEEPER_READ_BYTES (16u << 10)
+#define KEEPER_ENGINES	  3 /* one serves, one stands by, one leaves */
 
 /** struct watch - a descriptor in the epoll set; fd is -1 when it is not watched any more */
 struct watch {
@@ -22,18 +24,51 @@ struct watch {
 	void (*ready)(struct watch *w, uint32_t events);
 };
 
+struct engine;
+
 /**
- * struct untold - something that the engine has to be told about
- * @tell: send what was not told yet, in order, and return 0 when all is (it may free its object then),
+ * struct untold - something that engines have to be told about
+ * @tell: send what @e was not told yet, in order, and return 0 when all is (it may free its object then),
  *        or -EAGAIN, -EPIPE, ...
+ * @in:   its place in the queue of each engine, by slot
  */
 struct untold {
-	struct untold *next;
-	bool queued;
-	int (*tell)(struct cis_keeper *k, struct untold *u);
+	int (*tell)(struct engine *e, struct untold *u);
+	struct {
+		struct untold *next;
+		bool queued;
+	} in[KEEPER_ENGINES];
 };
 
-/** struct listener - error is not 0: could not be bound; freed once the engine knows */
+enum engine_role { ENGINE_NONE, ENGINE_SERVES, ENGINE_STANDS_BY, ENGINE_LEAVES };
+
+/** what an engine has to be told beside listeners and connections: before these, and after them in this order */
+enum engine_due {
+	DUE_ROLE = 1,
+	DUE_REPLAYED = 2,
+	DUE_STOP = 4,
+};
+
+/**
+ * struct engine - one engine, and what it was told
+ *
+ * @process: its pidfd
+ * @pid:     0: not our child (attached), or its end has been seen
+ * @kill_ns: when it is killed; 0: it is not
+ */
+struct engine {
+	struct watch wire, process;
+	unsigned slot;
+	enum engine_role role;
+	pid_t pid;
+	uint64_t generation, started_ns, kill_ns;
+	struct cis_wire_hello hello;
+	bool has_hello, is_full;
+	unsigned due; /* enum engine_due */
+	struct untold *untold, **untold_end;
+};
+
+/** struct listener - error is not 0: could not be bound; freed once the engine that asked knows */
 struct listener {
 	struct watch watch; /* first */
 	struct untold untold;
@@ -45,7 +80,13 @@ struct listener {
 	size_t nr_conns;
 	int error;
 	char why[400];
-	bool is_told;
+	bool told[KEEPER_ENGINES];
+};
+
+/** struct told - what an engine knows of a connection */
+struct told {
+	bool connection, note, error, eof, exited, state;
+	size_t bytes, fds;
 };
 
 /**
@@ -68,73 +109,110 @@ struct conn {
 	int state_fd;
 	uint64_t state_bytes;
 	int state_error;
+	void *note;
+	size_t note_len;
 	int error;
 	const char *why;
 	bool is_guest, is_eof, is_exited, wants_state;
 
-	struct {
-		bool connection, error, eof, exited, state;
-		size_t bytes, fds;
-	} told;
+	struct told told[KEEPER_ENGINES];
 };
 
 struct cis_keeper {
 	int epoll, spare;
-	struct watch signals, wire, engine;
-	pid_t engine_pid; /* 0: none of ours */
-	uint64_t generation;
-	int status;
-	bool is_stopping, stop_told, replay_told, wire_full;
+	struct watch signals;
+	cis_clock_fn clock;
+	void *clock_ctx;
+	bool is_stopping, was_ready; /* an engine has served since the keeper's start */
 	int old_oom;
+
+	struct engine engines[KEEPER_ENGINES];
+	struct engine *serving; /* NULL while there is none */
+	uint64_t generation;
+	char **argv, **envp; /* of engines; NULL: none is started */
+	uint64_t restart_ns, pause_ns; /* when the next is started, 0: none is due; what was waited before the last */
+	int status; /* of the last engine */
+
+	int control_fd;
+	char *control_path;
+	dev_t control_dev;
+	ino_t control_ino;
 
 	struct listener *listeners;
 	struct conn *buckets[KEEPER_BUCKETS];
 	size_t nr_guests; /* connections that have said something */
 	uint64_t next_conn;
-	struct untold *untold, **untold_end;
 
 	uint8_t read_buf[KEEPER_READ_BYTES];
 	struct cis_wire_buf wire_buf;
 };
 
 /* keeper.c */
-int watch_add(struct cis_keeper *k, struct watch *w, int fd, uint32_t events,
-	      void (*ready)(struct watch *, uint32_t));
-/**
- * watch_remove() - the descriptor stays open.  Explicitly: a duplicate elsewhere would keep it in the set.
- */
+int watch_add(struct cis_keeper *k, struct watch *w, int fd, uint32_t events, void (*ready)(struct watch *, uint32_t));
+/** watch_remove() - the descriptor stays open.  Explicitly: a duplicate elsewhere would keep it in the set. */
 void watch_remove(struct watch *w);
-void oom_set(int score);
+void watch_close(struct watch *w);
+
+static inline uint64_t keeper_now(const struct cis_keeper *k)
+{
+	return k->clock(k->clock_ctx);
+}
 
 static inline bool has_engine(const struct cis_keeper *k)
 {
-	return k->wire.fd >= 0;
+	return k->serving && k->serving->wire.fd >= 0;
 }
 
 /* keeper_engine.c */
-void engine_tell(struct cis_keeper *k, struct untold *u);
-void engine_untell(struct cis_keeper *k, struct untold *u);
-/** engine_flush() - tell all that is untold, as far as the wire takes it. */
-void engine_flush(struct cis_keeper *k);
-void engine_stop(struct cis_keeper *k);
-void engine_close(struct cis_keeper *k);
-int engine_send(struct cis_keeper *k, const struct cis_wire_msg *msg);
+void engine_tell(struct engine *e, struct untold *u);
+void engine_untell(struct engine *e, struct untold *u);
+/** engines_tell() - everyone who can be told, and is not on its way out. */
+void engines_tell(struct cis_keeper *k, struct untold *u);
+void engines_untell(struct cis_keeper *k, struct untold *u);
+/** engines_flush() - tell all that is untold, as far as the wires take it. */
+void engines_flush(struct cis_keeper *k);
+int engine_send(struct engine *e, const struct cis_wire_msg *msg);
+/** engine_connect() - @e gets a wire (its own, also on failure), and everything is untold. */
+int engine_connect(struct cis_keeper *k, struct engine *e, int fd, enum engine_role role);
+/** engine_hear_out() - it is gone, but not what it said before; its wire is closed then. */
+void engine_hear_out(struct engine *e);
+void engine_close(struct engine *e);
+/** engine_free() - a slot in which there is no engine; NULL: none. */
+struct engine *engine_free(struct cis_keeper *k);
+
+/* keeper_process.c */
+void oom_lower(struct cis_keeper *k);
+/** engine_kill() - at once; its end is seen by its pidfd.  For one that is not our child: its wire is closed. */
+void engine_kill(struct engine *e);
+/** engine_gone() - wire and process are: its slot is free, and another engine is started where one is wanted. */
+void engine_gone(struct engine *e, const char *how);
+/** engines_deadline() - when engines_tick() has something to do; UINT64_MAX: never. */
+uint64_t engines_deadline(const struct cis_keeper *k);
+void engines_tick(struct cis_keeper *k);
+void argv_free(char **argv);
 
 /* keeper_listen.c */
 void listener_open(struct cis_keeper *k, uint64_t id, const struct cis_wire_listen *listen);
 void listener_close(struct cis_keeper *k, uint64_t id);
 void listeners_close(struct cis_keeper *k);
-void listeners_untell(struct cis_keeper *k);
+/** listeners_untell() - @e was told nothing. */
+void listeners_untell(struct engine *e);
+/** listeners_drop_failed() - nobody is there any more who asked for them. */
+void listeners_drop_failed(struct cis_keeper *k);
 void listener_left(struct cis_keeper *k, uint64_t id);
+void control_close(struct cis_keeper *k);
 
 /* keeper_conn.c */
 /** conn_open() - @fd is its own, also on failure. */
 int conn_open(struct cis_keeper *k, uint64_t listener, int fd);
 struct conn *conn_find(struct cis_keeper *k, uint64_t id);
 void conn_make_state(struct conn *c, uint64_t bytes);
+/** conn_note() - of @by, who knows it. */
+void conn_note(struct conn *c, const struct engine *by, const void *note, size_t len);
 void conn_say(struct conn *c, const void *text, size_t len);
 void conn_release(struct cis_keeper *k, struct conn *c);
-void conns_untell(struct cis_keeper *k);
+/** conns_untell() - @e was told nothing. */
+void conns_untell(struct engine *e);
 /** conns_drop() - release those that @match. */
 void conns_drop(struct cis_keeper *k, bool (*match)(const struct conn *c));
 bool conn_is_silent(const struct conn *c);

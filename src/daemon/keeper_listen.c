@@ -11,6 +11,8 @@
 #include "base/log.h"
 #include "daemon/keeper_int.h"
 
+#define CONTROL_BACKLOG 1024 /* of clients that wait while one engine follows another */
+
 static struct listener *find(struct cis_keeper *k, uint64_t id)
 {
 	struct listener *l = k->listeners;
@@ -27,12 +29,13 @@ static void forget(struct cis_keeper *k, struct listener *l)
 	while (*p != l)
 		p = &(*p)->next;
 	*p = l->next;
-	engine_untell(k, &l->untold);
+	engines_untell(k, &l->untold);
 	free((void *)l->listen.note);
 	free(l);
 }
 
-static int tell_listener(struct cis_keeper *k, struct untold *u)
+/* Of one that could not be bound only the engine that asked hears. */
+static int tell_listener(struct engine *e, struct untold *u)
 {
 	struct listener *l = (struct listener *)((char *)u - offsetof(struct listener, untold));
 	struct cis_wire_msg msg = { .type = CIS_WIRE_LISTENING, .id = l->id, .error = (uint32_t)l->error };
@@ -44,12 +47,12 @@ static int tell_listener(struct cis_keeper *k, struct untold *u)
 		msg.body_len = strlen(l->why);
 	else
 		cis_wire_listen_put(&l->listen, body, &msg.body_len);
-	r = l->is_told ? 0 : engine_send(k, &msg);
+	r = l->told[e->slot] ? 0 : engine_send(e, &msg);
 	if (r)
 		return r;
-	l->is_told = true;
+	l->told[e->slot] = true;
 	if (l->error)
-		forget(k, l);
+		forget(e->wire.k, l);
 	return 0;
 }
 
@@ -134,8 +137,7 @@ void listener_open(struct cis_keeper *k, uint64_t id, const struct cis_wire_list
 	struct cis_error err = { 0 };
 
 	if (!l || !note) {
-		engine_send(k,
-			    &(struct cis_wire_msg){ .type = CIS_WIRE_LISTENING, .id = id, .error = ENOMEM });
+		engine_send(k->serving, &(struct cis_wire_msg){ .type = CIS_WIRE_LISTENING, .id = id, .error = ENOMEM });
 		free(l);
 		free(note);
 		return;
@@ -154,26 +156,26 @@ void listener_open(struct cis_keeper *k, uint64_t id, const struct cis_wire_list
 	snprintf(l->why, sizeof(l->why), "%s", err.text);
 	l->next = k->listeners;
 	k->listeners = l;
-	engine_tell(k, &l->untold);
+	if (l->error)
+		engine_tell(k->serving, &l->untold);
+	else
+		engines_tell(k, &l->untold);
 }
 
 /* Another process may have bound the path since: its socket stays. */
-static void remove_path(const struct listener *l)
+static void remove_path(const char *path, dev_t dev, ino_t ino)
 {
 	struct stat st;
 
-	if (l->watch.fd >= 0 && !lstat(l->listen.path, &st) && st.st_dev == l->dev && st.st_ino == l->ino)
-		unlink(l->listen.path);
+	if (!lstat(path, &st) && st.st_dev == dev && st.st_ino == ino)
+		unlink(path);
 }
 
 static void close_one(struct cis_keeper *k, struct listener *l)
 {
-	int fd = l->watch.fd;
-
-	remove_path(l);
-	watch_remove(&l->watch);
-	if (fd >= 0)
-		close(fd);
+	if (l->watch.fd >= 0)
+		remove_path(l->listen.path, l->dev, l->ino);
+	watch_close(&l->watch);
 	forget(k, l);
 }
 
@@ -191,10 +193,64 @@ void listeners_close(struct cis_keeper *k)
 		close_one(k, k->listeners);
 }
 
-void listeners_untell(struct cis_keeper *k)
+void listeners_drop_failed(struct cis_keeper *k)
 {
-	for (struct listener *l = k->listeners; l; l = l->next) {
-		l->is_told = false;
-		engine_tell(k, &l->untold);
+	for (struct listener *l = k->listeners, *next; l; l = next) {
+		next = l->next;
+		if (l->error)
+			forget(k, l);
 	}
+}
+
+void listeners_untell(struct engine *e)
+{
+	for (struct listener *l = e->wire.k->listeners; l; l = l->next) {
+		l->told[e->slot] = false;
+		if (!l->error)
+			engine_tell(e, &l->untold);
+	}
+}
+
+/* The control socket: where nobody accepts, clients wait. */
+
+static int make_folder(const char *path)
+{
+	char *copy = strdup(path), *slash = copy ? strrchr(copy, '/') : NULL;
+	int r = 0;
+
+	if (slash && slash != copy) {
+		*slash = 0;
+		r = mkdir(copy, 0755) && errno != EEXIST ? -errno : 0;
+	}
+	free(copy);
+	return r;
+}
+
+int cis_keeper_control(struct cis_keeper *k, const char *path, struct cis_error *err)
+{
+	struct cis_sock_opts opts = CIS_SOCK_OPTS;
+	struct stat st;
+	int r = make_folder(path);
+
+	opts.backlog = CONTROL_BACKLOG;
+	if (r)
+		return cis_fail(err, -r, "%s: folder: %s", path, strerror(-r));
+	k->control_path = strdup(path);
+	if (!k->control_path)
+		return cis_fail(err, ENOMEM, "keeper: no memory");
+	r = cis_sock_listen(path, &opts, &k->control_fd, err);
+	if (!r && !lstat(path, &st)) {
+		k->control_dev = st.st_dev;
+		k->control_ino = st.st_ino;
+	}
+	return r;
+}
+
+void control_close(struct cis_keeper *k)
+{
+	if (k->control_fd >= 0) {
+		remove_path(k->control_path, k->control_dev, k->control_ino);
+		close(k->control_fd);
+	}
+	free(k->control_path);
 }

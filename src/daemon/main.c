@@ -95,7 +95,7 @@ static int fail(const struct cis_error *err)
 	return 1;
 }
 
-static int keeper(int argc, char **argv)
+static int keeper(const struct cis_config *config, int argc, char **argv)
 {
 	char *env[] = { NULL }, exe[4096];
 	char **args = calloc((size_t)argc + 2, sizeof(*args));
@@ -115,7 +115,7 @@ static int keeper(int argc, char **argv)
 		free(args);
 		return fail(&err);
 	}
-	if (cis_keeper_start(k, args, env, &err) || cis_keeper_run(k, &status))
+	if (cis_keeper_control(k, config->control, &err) || cis_keeper_start(k, args, env, &err) || cis_keeper_run(k, &status))
 		status = fail(&err);
 	cis_keeper_destroy(k);
 	free(args);
@@ -134,7 +134,7 @@ int main(int argc, char **argv)
 		return rc - 1;
 	}
 	cis_log_set(cis_daemon_log, engine ? "cisternd" : "cisternd keeper", (enum cis_log_level)config.log_level);
-	rc = engine ? cis_engine_main(&config, CIS_WIRE_FD) : keeper(argc, argv);
+	rc = engine ? cis_engine_main(&config, CIS_WIRE_FD) : keeper(&config, argc, argv);
 	cis_config_fini(&config);
 	return rc;
 }

@@ -35,6 +35,8 @@ struct seen {
 	bool eof, exited;
 	int state_fd, state_error, nr_states;
 	uint64_t state_bytes;
+	char note[64];
+	int nr_notes;
 };
 
 struct rig {
@@ -50,6 +52,7 @@ struct rig {
 	int listen_error, nr_listening;
 	char listen_why[400];
 	uint64_t generation;
+	int role; /* -1: not told */
 	bool stop, lost, is_second;
 };
 
@@ -147,9 +150,23 @@ static inline void on_lost(void *ctx)
 	rig.lost = true;
 }
 
+static inline void on_role(void *ctx, enum cis_wire_role role)
+{
+	rig.role = (int)role;
+}
+
+static inline void on_noted(void *ctx, uint64_t conn, const void *note, size_t len)
+{
+	struct seen *s = rig_conn(conn);
+
+	snprintf(s->note, sizeof(s->note), "%.*s", (int)len, (const char *)note);
+	s->nr_notes++;
+}
+
 static const struct cis_keeper_link_ops rig_ops = {
 	.listening = on_listening, .connection = on_connection, .bytes = on_bytes, .broken = on_broken, .eof = on_eof,
 	.exited = on_exited, .state = on_state, .replayed = on_replayed, .stop = on_stop, .lost = on_lost,
+	.role = on_role, .noted = on_noted,
 };
 
 /** rig_until() - run the link until @cond holds; the test's own time limit ends what never comes. */
@@ -186,6 +203,16 @@ static inline void rig_keeper(const int *wires, rlim_t nofile)
 	_exit(0);
 }
 
+/** rig_be_engine() - take this end of a wire, and say what every engine says first. */
+static inline int rig_be_engine(int wire)
+{
+	struct cis_wire_hello hello = { .wire = CIS_WIRE_VERSION, .layout_min = 1, .layout_max = 1, .version = "rig" };
+	int r = cis_keeper_link_create(wire, &rig_ops, NULL, &rig.link);
+
+	rig.role = -1;
+	return r ? r : cis_keeper_link_hello(rig.link, &hello);
+}
+
 static inline int rig_start_limited(rlim_t nofile)
 {
 	int wires[RIG_ENGINES];
@@ -210,7 +237,7 @@ static inline int rig_start_limited(rlim_t nofile)
 		rig_keeper(wires, nofile);
 	}
 	cis_fds_close(wires, RIG_ENGINES);
-	if (cis_keeper_link_create(rig.wires[0], &rig_ops, NULL, &rig.link))
+	if (rig_be_engine(rig.wires[0]))
 		return -1;
 	rig_until(rig.generation == 1);
 	return 0;
@@ -236,7 +263,7 @@ static inline void rig_next_engine(void)
 	rig.nr_conns = 0;
 	rig.nr_listening = 0;
 	rig.generation = 0;
-	assert_int_equal(cis_keeper_link_create(rig.wires[1], &rig_ops, NULL, &rig.link), 0);
+	assert_int_equal(rig_be_engine(rig.wires[1]), 0);
 	rig_until(rig.generation == 2);
 }
 

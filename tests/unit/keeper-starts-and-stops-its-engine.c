@@ -1,17 +1,16 @@
 /*
- * The engine gets one descriptor and the environment it was given; its end, and a signal to the keeper, do
+ * The engine gets its two descriptors and the environment it was given; its end, and a signal to the keeper, do
  * what is promised.
  */
 #include "keeper-rig.h"
 
 #include <sched.h>
 
-static char self[4096];
+static char self[4096], dir[64], path[96], control[96];
 extern char **environ;
 
 static struct {
 	bool stop, lost, replayed;
-	uint64_t conn;
 } heard;
 
 static void nop_listening(void *ctx, uint64_t id, const struct cis_wire_listen *listen, int error,
@@ -19,9 +18,8 @@ static void nop_listening(void *ctx, uint64_t id, const struct cis_wire_listen *
 {
 }
 
-static void note_connection(void *ctx, uint64_t conn, uint64_t id, const struct cis_peer *peer, int pidfd)
+static void nop_connection(void *ctx, uint64_t conn, uint64_t id, const struct cis_peer *peer, int pidfd)
 {
-	heard.conn = conn;
 }
 
 static void nop_bytes(void *ctx, uint64_t conn, uint64_t at, const void *bytes, size_t len, const int *fds,
@@ -57,7 +55,7 @@ static void note_lost(void *ctx)
 }
 
 static const struct cis_keeper_link_ops ops = {
-	.listening = nop_listening, .connection = note_connection, .bytes = nop_bytes, .broken = nop_broken, .eof = nop_conn,
+	.listening = nop_listening, .connection = nop_connection, .bytes = nop_bytes, .broken = nop_broken, .eof = nop_conn,
 	.exited = nop_conn, .state = nop_state, .replayed = note_replayed, .stop = note_stop, .lost = note_lost,
 };
 
@@ -66,7 +64,12 @@ static int engine_inspect(void)
 {
 	sigset_t set;
 
-	if (check_open_fds() != 4) /* 0, 1, 2 and the wire */
+	int is_listening = 0;
+	socklen_t len = sizeof(is_listening);
+
+	if (getsockopt(CIS_WIRE_CONTROL_FD, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &len) || !is_listening)
+		return 14;
+	if (check_open_fds() != 5) /* 0, 1, 2, the wire and the control socket */
 		return 10;
 	if (!environ[0] || strcmp(environ[0], "ONLY=this") || environ[1])
 		return 11;
@@ -90,41 +93,31 @@ static int run_until(struct cis_keeper_link *link, const bool *what)
 	return 0;
 }
 
-/*
- * Listens on @path, ends as soon as it is told to stop; "leave" ends once somebody has connected, without a
- * word.
- */
-static int engine_serve(const char *path, bool leave)
+/* Listens on @path, ends as soon as it is told to stop. */
+static int engine_serve(const char *at)
 {
 	struct cis_wire_listen listen = { .mode = 0600, .uid = UINT32_MAX, .gid = UINT32_MAX };
+	struct cis_wire_hello hello = { .wire = CIS_WIRE_VERSION, .layout_min = 1, .layout_max = 1 };
 	struct cis_keeper_link *link;
-	bool has_conn = false;
 	int r = cis_keeper_link_create(CIS_WIRE_FD, &ops, NULL, &link);
 
-	strcpy(listen.path, path);
+	strcpy(listen.path, at);
+	if (!r)
+		r = cis_keeper_link_hello(link, &hello);
 	if (!r)
 		r = run_until(link, &heard.replayed);
 	if (!r)
 		r = cis_keeper_link_listen(link, 1, &listen);
-	while (!r && leave && !has_conn) {
-		struct pollfd p = { .fd = CIS_WIRE_FD, .events = POLLIN };
-
-		poll(&p, 1, -1);
-		cis_keeper_link_run(link, 1);
-		has_conn = heard.conn;
-	}
-	if (!r && leave)
-		r = cis_keeper_link_ack(link, heard.conn);
-	if (!r && !leave)
+	if (!r)
 		r = run_until(link, &heard.stop);
 	cis_keeper_link_destroy(link);
 	return r;
 }
 
 /* A keeper in a child, with this program as its engine.  Return: its process. */
-static pid_t start(const char *mode, const char *path)
+static pid_t start(const char *mode, const char *at)
 {
-	char *argv[] = { self, (char *)"--engine", (char *)mode, (char *)path, NULL };
+	char *argv[] = { self, (char *)"--engine", (char *)mode, (char *)at, NULL };
 	char *envp[] = { (char *)"ONLY=this", NULL };
 	struct cis_keeper *k;
 	int status = 0, r;
@@ -135,6 +128,8 @@ static pid_t start(const char *mode, const char *path)
 	if (pid)
 		return pid;
 	r = cis_keeper_create(&k, NULL);
+	if (!r)
+		r = cis_keeper_control(k, control, NULL);
 	if (!r)
 		r = cis_keeper_start(k, argv, envp, NULL);
 	if (!r)
@@ -167,20 +162,22 @@ static void test_program_that_is_not_there(void **state)
 	strcpy(self, saved);
 }
 
-static char dir[64], path[96];
-
 static int make_dir(void **state)
 {
 	strcpy(dir, "/tmp/cis-keeper-XXXXXX");
 	if (!mkdtemp(dir))
 		return -1;
 	snprintf(path, sizeof(path), "%s/s", dir);
+	snprintf(control, sizeof(control), "%s/run/control", dir);
 	return 0;
 }
 
 static int remove_dir(void **state)
 {
-	return rmdir(dir); /* fails when the socket was left */
+	char run[80];
+
+	snprintf(run, sizeof(run), "%s/run", dir);
+	return rmdir(run) || rmdir(dir); /* fails when a socket was left */
 }
 
 static int connect_when_there(void)
@@ -204,42 +201,6 @@ static void test_signal_without_guests_ends_it(void **state)
 	close(silent);
 }
 
-/*
- * The engine leaves a guest behind: the keeper stays, also when asked to stop, until the guest's process has
- * ended.
- */
-static void test_keeper_stays_while_a_guest_is_held(void **state)
-{
-	pid_t keeper = start("leave", path), guest;
-	int go[2], said[2], client;
-	char byte;
-
-	assert_int_equal(pipe(go), 0);
-	assert_int_equal(pipe(said), 0);
-	guest = fork();
-	if (!guest) {
-		close(go[1]);
-		client = connect_when_there();
-		if (cis_sock_send_all(client, "x", 1, NULL, 0) || recv(client, &byte, 1, 0) != 1 ||
-		    write(said[1], "k", 1) != 1)
-			_exit(1);
-		while (!cis_sock_connect(path, SOCK_STREAM, &client, NULL))
-			close(client); /* until the signal has been obeyed, which removes the socket */
-		if (write(said[1], "s", 1) != 1)
-			_exit(1);
-		_exit(read(go[0], &byte, 1) ? 1 : 0);
-	}
-	close(go[0]);
-	assert_int_equal(read(said[0], &byte, 1), 1);
-	kill(keeper, SIGTERM);
-	assert_int_equal(read(said[0], &byte, 1), 1);
-	assert_int_equal(waitpid(keeper, NULL, WNOHANG), 0);
-	close(go[1]);
-	assert_int_equal(waitpid(guest, NULL, 0), guest);
-	assert_int_equal(ended(keeper), 0);
-	cis_fds_close(said, 2);
-}
-
 /* Not so when a user-mode emulator runs this program: it hands the executed one to the kernel. */
 static bool executes_itself(void)
 {
@@ -257,10 +218,9 @@ int main(int argc, char **argv)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_engine_gets_what_it_should),
-		cmocka_unit_test(test_program_that_is_not_there),
+		TEST(test_engine_gets_what_it_should),
+		TEST(test_program_that_is_not_there),
 		TEST(test_signal_without_guests_ends_it),
-		TEST(test_keeper_stays_while_a_guest_is_held),
 	};
 
 	if (argc == 4 && !strcmp(argv[2], "nothing"))
@@ -268,7 +228,7 @@ int main(int argc, char **argv)
 	if (argc == 4 && !strcmp(argv[2], "inspect"))
 		return engine_inspect();
 	if (argc == 4)
-		return engine_serve(argv[3], !strcmp(argv[2], "leave"));
+		return engine_serve(argv[3]);
 	if (!realpath("/proc/self/exe", self))
 		return 1;
 	if (!executes_itself())
