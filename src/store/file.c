@@ -5,12 +5,16 @@
  * call.  The rest goes to an io_uring: requests that are aligned as the disk wants them past the page cache, since large
  * direct reads reach three times the rate of buffered ones (limits.md), others through it.  Where the kernel gives no
  * io_uring, reads block.
+ *
+ * A deadline is kept by one timer in the ring, set to the earliest; a read past its own is cancelled.  The kernel lets go of
+ * a read from a disk only when the disk answers, and done cannot come before that: the buffer is still being written to.
  */
 #include "store/store.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +25,7 @@
 #include "base/clock.h"
 
 #define DEPTH 64u
+#define RING  (DEPTH * 2) /* room for a cancel of each */
 #define ALIGN 4096u
 
 /* cis_store_req.flags */
@@ -35,7 +40,12 @@ struct file {
 	int event;  /* eventfd: the ring has completions */
 	int has_ring; /* made at the first read that needs it: most images are warm; -1: the kernel gives none */
 	struct io_uring ring;
-	unsigned in_ring;
+	unsigned in_ring;   /* reads */
+	unsigned in_kernel; /* of these */
+	bool is_read[RING]; /* by number of the entry, which counts from 0 */
+	unsigned pushed, sent;
+	uint64_t alarm_ns; /* when the timer is set to; 0: not set */
+	struct __kernel_timespec alarm;
 	struct cis_store_req *live;		  /* in the ring, by next */
 	struct cis_store_req *queue, **queue_end; /* waiting for room in the ring, in order */
 };
@@ -45,9 +55,18 @@ static struct file *file_of(struct cis_store *store)
 	return (struct file *)store;
 }
 
+static struct io_uring_sqe *entry(struct file *f, bool is_read)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&f->ring);
+
+	if (sqe)
+		f->is_read[f->pushed++ % RING] = is_read;
+	return sqe;
+}
+
 static void ring_push(struct file *f, struct cis_store_req *req)
 {
-	struct io_uring_sqe *sqe = io_uring_get_sqe(&f->ring); /* there is one: in_ring < DEPTH */
+	struct io_uring_sqe *sqe = entry(f, true); /* there is one: fill_ring() has looked */
 	uint64_t off = req->off + req->progress;
 	char *buf = (char *)req->buf + req->progress;
 	uint32_t len = req->len - req->progress;
@@ -80,7 +99,9 @@ static struct cis_store_req *queue_pop(struct file *f)
 static void ring_make(struct file *f)
 {
 	f->has_ring = -1;
-	if (io_uring_queue_init(DEPTH * 2, &f->ring, 0)) /* room for a cancel of each */
+	f->pushed = f->sent = 0;
+	f->alarm_ns = 0;
+	if (io_uring_queue_init(RING, &f->ring, 0))
 		return;
 	if (io_uring_register_eventfd(&f->ring, f->event)) {
 		io_uring_queue_exit(&f->ring);
@@ -89,10 +110,42 @@ static void ring_make(struct file *f)
 	f->has_ring = 1;
 }
 
+/*
+ * The kernel may refuse entries for want of memory, and what it has not taken never completes.  Return: false when it has taken no
+ * read, so that nothing would ever come back here.
+ */
+static bool ring_submit(struct file *f)
+{
+	int n = io_uring_submit(&f->ring);
+
+	for (; n > 0; n--)
+		f->in_kernel += f->is_read[f->sent++ % RING];
+	return f->in_kernel || !f->in_ring;
+}
+
+/* Another one is made when the next read needs it. */
+static void ring_give_up(struct file *f)
+{
+	io_uring_queue_exit(&f->ring);
+	f->has_ring = 0;
+	while (f->live) {
+		struct cis_store_req *req = f->live;
+
+		f->live = req->next;
+		queue_push(f, req);
+	}
+	f->in_ring = 0;
+}
+
+static int stopped(const struct cis_store_req *req)
+{
+	return req->flags & TIMED ? -ETIMEDOUT : req->flags & CANCELED ? -ECANCELED : 0;
+}
+
 /* Without a ring the read is done here and now, which holds up the caller's thread for its time. */
 static void read_blocking(struct file *f, struct cis_store_req *req)
 {
-	while (req->progress < req->len) {
+	while (!stopped(req) && req->progress < req->len) {
 		ssize_t n = pread(f->fd, (char *)req->buf + req->progress, req->len - req->progress,
 				  (off_t)(req->off + req->progress));
 
@@ -104,21 +157,54 @@ static void read_blocking(struct file *f, struct cis_store_req *req)
 		}
 		req->progress += (uint32_t)n;
 	}
-	req->done(req, 0);
+	req->done(req, stopped(req));
 }
 
+static uint64_t earliest(const struct cis_store_req *req, uint64_t at)
+{
+	for (; req; req = req->next)
+		if (req->deadline_ns && !stopped(req) && req->deadline_ns < at)
+			at = req->deadline_ns;
+	return at;
+}
+
+static void set_alarm(struct file *f)
+{
+	uint64_t at = earliest(f->live, earliest(f->queue, UINT64_MAX));
+	struct io_uring_sqe *sqe;
+
+	if (at == UINT64_MAX || (f->alarm_ns && f->alarm_ns <= at))
+		return;
+	sqe = entry(f, false);
+	if (!sqe)
+		return; /* with the next submission */
+	f->alarm.tv_sec = (long long)(at / 1000000000u);
+	f->alarm.tv_nsec = (long long)(at % 1000000000u);
+	io_uring_prep_timeout(sqe, &f->alarm, 0, IORING_TIMEOUT_ABS);
+	io_uring_sqe_set_data(sqe, f);
+	f->alarm_ns = at;
+}
+
+static void fill_ring(struct file *f)
+{
+	while (f->queue && f->in_ring < DEPTH && io_uring_sq_space_left(&f->ring))
+		ring_push(f, queue_pop(f));
+}
+
+/* Whatever is to be done: into the ring, and to the kernel. */
 static void queue_drain(struct file *f)
 {
-	if (!f->has_ring)
+	if (f->queue && !f->has_ring)
 		ring_make(f);
-	if (f->has_ring < 0) {
-		while (f->queue)
-			read_blocking(f, queue_pop(f));
-		return;
+	if (f->has_ring > 0) {
+		fill_ring(f);
+		set_alarm(f);
+		if (ring_submit(f))
+			return;
+		ring_give_up(f);
 	}
-	while (f->queue && f->in_ring < DEPTH)
-		ring_push(f, queue_pop(f));
-	io_uring_submit(&f->ring);
+	while (f->queue)
+		read_blocking(f, queue_pop(f));
 }
 
 /* Return: 1 when the request is finished, with *ret_err; 0 when the ring has to do it. */
@@ -169,59 +255,75 @@ static void live_remove(struct file *f, struct cis_store_req *req)
 		p = &(*p)->next;
 	*p = req->next;
 	f->in_ring--;
+	f->in_kernel--;
+}
+
+static void again(struct file *f, struct cis_store_req *req)
+{
+	if (stopped(req))
+		req->done(req, stopped(req));
+	else
+		queue_push(f, req);
 }
 
 /* One completion.  A short read goes on where it stopped; a direct read that is refused is repeated through the cache. */
 static void complete(struct file *f, struct cis_store_req *req, int res)
 {
+	bool refused = res == -EINVAL && !(req->flags & BUFFERED);
+
 	live_remove(f, req);
-	if (req->flags & (TIMED | CANCELED) && (res == -ECANCELED || res == -EINTR)) {
-		req->done(req, req->flags & TIMED ? -ETIMEDOUT : -ECANCELED);
-		return;
-	}
-	if (res == -EINVAL && !(req->flags & BUFFERED)) {
-		req->flags |= BUFFERED;
-		queue_push(f, req);
-		return;
-	}
-	if (res <= 0 && res != -EINTR && res != -EAGAIN) {
-		req->done(req, res ? res : -ENODATA);
-		return;
-	}
 	if (res > 0)
 		req->progress += (uint32_t)res;
-	if (req->progress < req->len)
-		queue_push(f, req);
+	if (refused)
+		req->flags |= BUFFERED;
+	if (refused || res == -EINTR || res == -EAGAIN || (res > 0 && req->progress < req->len))
+		again(f, req);
+	else if (res == -ECANCELED && stopped(req))
+		req->done(req, stopped(req));
 	else
-		req->done(req, 0);
+		req->done(req, res > 0 ? 0 : res ? res : -ENODATA);
 }
 
+/* To be submitted by the caller. */
 static void ring_cancel(struct file *f, struct cis_store_req *req, unsigned why)
 {
-	struct io_uring_sqe *sqe;
+	struct io_uring_sqe *sqe = stopped(req) ? NULL : entry(f, false);
 
-	if (req->flags & (TIMED | CANCELED))
-		return;
-	sqe = io_uring_get_sqe(&f->ring);
 	if (!sqe)
-		return; /* next time */
+		return; /* it is cancelled already, or there is no room: next time */
 	req->flags |= why;
 	io_uring_prep_cancel(sqe, req, 0);
 	io_uring_sqe_set_data(sqe, NULL);
-	io_uring_submit(&f->ring);
+}
+
+/* Return: whether it was there; done has come then. */
+static bool queue_drop(struct file *f, struct cis_store_req *req, int why)
+{
+	for (struct cis_store_req **p = &f->queue; *p; p = &(*p)->next)
+		if (*p == req) {
+			*p = req->next;
+			if (!*p)
+				f->queue_end = p;
+			req->done(req, why);
+			return true;
+		}
+	return false;
 }
 
 static void expire(struct file *f)
 {
-	uint64_t now = 0;
+	uint64_t now = earliest(f->live, earliest(f->queue, UINT64_MAX)) == UINT64_MAX ? 0 : cis_now_ns(NULL);
+	struct cis_store_req *req;
 
-	for (struct cis_store_req *req = f->live; req; req = req->next) {
-		if (!req->deadline_ns)
-			continue;
-		if (!now)
-			now = cis_now_ns(NULL);
-		if (now >= req->deadline_ns)
+	for (req = f->live; req && now; req = req->next)
+		if (req->deadline_ns && now >= req->deadline_ns)
 			ring_cancel(f, req, TIMED);
+	for (req = f->queue; req && now;) {
+		bool late = req->deadline_ns && now >= req->deadline_ns;
+
+		if (late)
+			queue_drop(f, req, -ETIMEDOUT);
+		req = late ? f->queue : req->next; /* done may have changed the queue */
 	}
 }
 
@@ -235,13 +337,15 @@ static void file_reap(struct cis_store *store)
 		return;
 	if (read(f->event, &count, sizeof(count)) < 0 && errno != EAGAIN)
 		return;
-	while (!io_uring_peek_cqe(&f->ring, &cqe)) {
-		struct cis_store_req *req = io_uring_cqe_get_data(cqe);
+	while (f->has_ring > 0 && !io_uring_peek_cqe(&f->ring, &cqe)) { /* done may submit, and the ring be given up for it */
+		void *what = io_uring_cqe_get_data(cqe);
 		int res = cqe->res;
 
 		io_uring_cqe_seen(&f->ring, cqe);
-		if (req)
-			complete(f, req, res);
+		if (what == f)
+			f->alarm_ns = 0;
+		else if (what)
+			complete(f, what, res);
 	}
 	expire(f);
 	queue_drain(f);
@@ -266,17 +370,11 @@ static void file_wait(struct cis_store *store, uint64_t deadline_ns)
 static void file_cancel(struct cis_store *store, struct cis_store_req *req)
 {
 	struct file *f = file_of(store);
-	struct cis_store_req **p;
 
-	for (p = &f->queue; *p; p = &(*p)->next)
-		if (*p == req) {
-			*p = req->next;
-			if (!*p)
-				f->queue_end = p;
-			req->done(req, -ECANCELED);
-			return;
-		}
+	if (queue_drop(f, req, -ECANCELED))
+		return;
 	ring_cancel(f, req, CANCELED);
+	queue_drain(f);
 }
 
 static int file_fd(struct cis_store *store)
