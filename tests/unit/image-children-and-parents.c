@@ -194,7 +194,7 @@ static void a_parent_is_looked_up_in_the_directories(void **state)
 {
 	char elsewhere[] = "/tmp/cis-parents-XXXXXX", path[64];
 	const char *const paths[] = { "/nowhere", elsewhere };
-	struct cis_image_dirs dirs = { paths, 2 };
+	struct cis_image_dirs dirs = { .path = paths, .nr = 2 };
 	struct cis_error err = { 0 };
 	struct cis_image *img;
 
