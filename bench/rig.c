@@ -41,7 +41,7 @@ void rig_close(struct rig *rig)
 
 void rig_forget(struct rig *rig, struct cis_image *img)
 {
-	cis_shard_forget(rig->shard, img);
+	cis_shard_forget(rig->shard, img, NULL);
 	cis_workers_forget(rig->workers);
 }
 

@@ -28,6 +28,7 @@ static const struct cli_option options[] = {
 	{ "record", CLI_FLAG, NULL, "record first touches from the start", &opt.record },
 	{ "uid", CLI_NUMBER, "N", "owner of the socket", &opt.uid },
 	{ "gid", CLI_NUMBER, "N", "group of the socket", &opt.gid },
+	CLI_OPTION_STORE,
 	CLI_OPTION_IMAGES,
 	CLI_OPTION_CONTROL,
 	CLI_OPTION_END,
@@ -48,6 +49,7 @@ static json_t *make_body(const char *image)
 	set_text(body, "kind", opt.kind);
 	set_text(body, "policy", opt.policy);
 	set_text(body, "fill", opt.fill);
+	set_text(body, "store", cli_store);
 	if (opt.record)
 		json_object_set_new(body, "record", json_true());
 	if (opt.uid != NO_ID)
@@ -68,6 +70,8 @@ static int run(int argc, char **argv)
 		return cli_usage("--socket: '%s' is not an absolute path", opt.socket);
 	if ((opt.uid != NO_ID && opt.uid >= UINT32_MAX) || (opt.gid != NO_ID && opt.gid >= UINT32_MAX))
 		return cli_usage("--uid and --gid go up to %u", UINT32_MAX - 1);
+	if (cli_store_check())
+		return CLI_USAGE;
 	if (cli_image_path(argv[1], &path, &err))
 		return cli_fail(&err);
 	absolute = realpath(path, NULL);

@@ -228,7 +228,7 @@ static int run(int argc, char **argv)
 	if (!opt.workers)
 		opt.workers = (uint64_t)sysconf(_SC_NPROCESSORS_ONLN);
 	if (create(argv[0], argv[1], &job, &err) ||
-	    cis_image_open(argv[1], &(struct cis_image_dirs){ &cli_images, 1 }, &img, &err))
+	    cis_image_open(argv[1], &(struct cis_image_dirs){ .path = &cli_images, .nr = 1 }, &img, &err))
 		status = cli_fail(&err);
 	else
 		status = cli_image_print(img, job.plan);

@@ -14,6 +14,7 @@ static const char *state_path;
 static const struct cli_option options[] = {
 	{ "state", CLI_STRING, "FILE", "write the monitor's device state there; MEMORY may then be left out",
 	  &state_path },
+	CLI_OPTION_STORE,
 	CLI_OPTION_IMAGES,
 	CLI_OPTION_END,
 };
@@ -90,6 +91,8 @@ static int run(int argc, char **argv)
 
 	if (!memory && !state_path)
 		return cli_usage("neither MEMORY nor --state is given");
+	if (cli_store_check())
+		return CLI_USAGE;
 	if (cli_image_open(argv[0], &img, &err))
 		return cli_fail(&err);
 	if (state_path)

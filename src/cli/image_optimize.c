@@ -170,7 +170,7 @@ static int run(int argc, char **argv)
 	if (cli_image_open(argv[0], &img, &err))
 		return cli_fail(&err);
 	if (optimize(img, argv[1], &plan, &err) ||
-	    cis_image_open(argv[1], &(struct cis_image_dirs){ &cli_images, 1 }, &made, &err))
+	    cis_image_open(argv[1], &(struct cis_image_dirs){ .path = &cli_images, .nr = 1 }, &made, &err))
 		status = cli_fail(&err);
 	else
 		status = cli_image_print(made, plan);

@@ -9,6 +9,7 @@
 #define STATE_BYTES_SHOWN 32
 
 static const struct cli_option options[] = {
+	CLI_OPTION_STORE,
 	CLI_OPTION_IMAGES,
 	CLI_OPTION_END,
 };
@@ -246,6 +247,8 @@ static int run(int argc, char **argv)
 	struct cis_error err;
 	int status;
 
+	if (cli_store_check())
+		return CLI_USAGE;
 	if (cli_image_open(argv[0], &img, &err))
 		return cli_fail(&err);
 	status = cli_image_print(img, NULL);

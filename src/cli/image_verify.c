@@ -5,6 +5,7 @@
 #include "cli/output.h"
 
 static const struct cli_option options[] = {
+	CLI_OPTION_STORE,
 	CLI_OPTION_IMAGES,
 	CLI_OPTION_END,
 };
@@ -28,6 +29,8 @@ static int run(int argc, char **argv)
 	struct cis_error err;
 	int status = CLI_OK;
 
+	if (cli_store_check())
+		return CLI_USAGE;
 	if (cli_image_open(argv[0], &img, &err))
 		return cli_fail(&err);
 	const struct cis_image_info *info = cis_image_info(img);

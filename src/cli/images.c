@@ -35,7 +35,7 @@ int cli_image_path(const char *image, char **ret, struct cis_error *err)
 
 int cli_image_open(const char *image, struct cis_image **ret, struct cis_error *err)
 {
-	struct cis_image_dirs dirs = { &cli_images, 1 };
+	struct cis_image_dirs dirs = { &cli_images, 1, cli_store ? &cli_medium : NULL };
 	_cleanup_free_ char *path = NULL;
 	int r = cli_image_path(image, &path, err);
 

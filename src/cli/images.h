@@ -21,8 +21,21 @@
  */
 int cli_image_path(const char *image, char **ret, struct cis_error *err);
 
-/** cli_image_open() - the same, opened, with parents from the image directory. */
+/** cli_image_open() - the same, opened, with parents from the image directory, and read through cli_store. */
 int cli_image_open(const char *image, struct cis_image **ret, struct cis_error *err);
+
+#define CLI_OPTION_STORE                                                                                     \
+	{                                                                                                    \
+		"store", CLI_STRING, "LAYERS", "read through layers that fail, delay or corrupt, to try that", \
+			&cli_store                                                                           \
+	}
+extern const char *cli_store; /* --store, or NULL */
+
+/** cli_store_check() - is it what cistern-store-layers(7) has?  Return: CLI_OK, or CLI_USAGE after saying why not. */
+int cli_store_check(void);
+
+/** cli_medium - reads through cli_store, which was checked. */
+extern const struct cis_image_medium cli_medium;
 
 /** cli_image_print() - what `image show` prints, as text or JSON; @plan, borrowed, may be NULL.  Return: an
  * exit status. */

@@ -9,8 +9,9 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "store/layers.h"
 
-enum type { PATH, NUMBER, YES_NO, LEVEL };
+enum type { PATH, LAYERS, NUMBER, YES_NO, LEVEL };
 
 static const struct key {
 	const char *name;
@@ -21,6 +22,7 @@ static const struct key {
 	{ "control", PATH, offsetof(struct cis_config, control), 0 },
 	{ "traces", PATH, offsetof(struct cis_config, traces), 0 },
 	{ "images", PATH, offsetof(struct cis_config, images), 0 },
+	{ "store_layers", LAYERS, offsetof(struct cis_config, store_layers), 0 },
 	{ "shards", NUMBER, offsetof(struct cis_config, shards), 256 },
 	{ "workers", NUMBER, offsetof(struct cis_config, workers), 256 },
 	{ "guests", NUMBER, offsetof(struct cis_config, guests), 1000000 },
@@ -41,7 +43,7 @@ void cis_config_init(struct cis_config *c)
 {
 	*c = (struct cis_config){
 		.control = strdup("/run/cistern/control.sock"), .traces = strdup("/var/lib/cistern/traces"),
-		.images = strdup("/var/lib/cistern/images"), .guests = 4096, .tries = 4, .handshake_ms = 10000, .awake_ms = 100,
+		.images = strdup("/var/lib/cistern/images"), .store_layers = strdup(""), .guests = 4096, .tries = 4, .handshake_ms = 10000, .awake_ms = 100,
 		.neighbours = true, .detach = true, .log_level = CIS_LOG_INFO,
 	};
 }
@@ -51,12 +53,11 @@ void cis_config_fini(struct cis_config *c)
 	free(c->control);
 	free(c->traces);
 	free(c->images);
+	free(c->store_layers);
 }
 
-static int set_path(char **at, const char *key, const char *value, struct cis_error *err)
+static int set_text(char **at, const char *key, const char *value, struct cis_error *err)
 {
-	if (*value != '/')
-		return cis_fail(err, EINVAL, "%s: '%s' is not an absolute path", key, value);
 	char *copy = strdup(value);
 
 	if (!copy)
@@ -64,6 +65,24 @@ static int set_path(char **at, const char *key, const char *value, struct cis_er
 	free(*at);
 	*at = copy;
 	return 0;
+}
+
+static int set_path(char **at, const char *key, const char *value, struct cis_error *err)
+{
+	if (*value != '/')
+		return cis_fail(err, EINVAL, "%s: '%s' is not an absolute path", key, value);
+	return set_text(at, key, value, err);
+}
+
+static int set_layers(char **at, const char *key, const char *value, struct cis_error *err)
+{
+	struct cis_layers *layers;
+	int rc = cis_layers_parse(value, &layers, err);
+
+	if (rc)
+		return cis_fail_prefix(err, -rc, "%s", key);
+	cis_layers_unref(layers);
+	return set_text(at, key, value, err);
 }
 
 static int set_number(unsigned *at, const struct key *key, const char *value, struct cis_error *err)
@@ -85,6 +104,8 @@ static int set(struct cis_config *c, const struct key *key, const char *value, s
 	switch (key->type) {
 	case PATH:
 		return set_path(at, key->name, value, err);
+	case LAYERS:
+		return set_layers(at, key->name, value, err);
 	case NUMBER:
 		return set_number(at, key, value, err);
 	case YES_NO:

@@ -13,6 +13,7 @@ struct cis_config {
 	char *control;	    /* control = PATH: the control socket */
 	char *traces;	    /* traces = DIR: where recorded traces go */
 	char *images;	    /* images = DIR[:DIR...]: where parents of images are looked up */
+	char *store_layers; /* store_layers = LAYERS: around every store, cistern-store-layers(7); "": none */
 	unsigned shards;    /* shards = N: threads that serve faults; 0: one for every two CPUs, at least 1 */
 	unsigned workers;   /* workers = N: threads that fill; 0: one a CPU */
 	unsigned guests;    /* guests = N: at most */

@@ -38,7 +38,7 @@ static void close_everywhere(struct cis_engine *e, struct cis_image *img)
 	/* Parents were opened for this image alone, so nobody else reads them. */
 	for (struct cis_image *i = img; i; i = cis_image_info(i)->parent)
 		for (unsigned s = 0; s < e->nr_shards; s++)
-			cis_shard_forget(e->shards[s], i);
+			cis_shard_forget(e->shards[s], i, NULL);
 	cis_workers_forget(e->workers);
 	cis_image_unref(img);
 }
@@ -47,7 +47,9 @@ int cis_engine_image(struct cis_engine *e, const char *path, struct cis_image **
 {
 	char copy[4096];
 	const char *dirs[16];
-	struct cis_image_dirs search = { dirs, (size_t)chain_dirs(e->config->images, copy, sizeof(copy), dirs, 16) };
+	struct cis_image_dirs search = {
+		.path = dirs, .nr = (size_t)chain_dirs(e->config->images, copy, sizeof(copy), dirs, 16)
+	};
 	struct cis_image_use *more;
 	struct cis_image *img;
 	int rc = cis_image_open(path, &search, &img, err);
@@ -83,6 +85,16 @@ void cis_engine_image_put(struct cis_engine *e, struct cis_image *img)
 		close_everywhere(e, img);
 		return;
 	}
+}
+
+void cis_engine_layers_put(struct cis_engine *e, struct cis_layers *layers)
+{
+	if (layers != e->layers) {
+		for (unsigned s = 0; s < e->nr_shards; s++)
+			cis_shard_forget(e->shards[s], NULL, layers);
+		cis_workers_forget(e->workers);
+	}
+	cis_layers_unref(layers);
 }
 
 struct cis_shard *cis_engine_shard(struct cis_engine *e)
@@ -137,6 +149,12 @@ static int start(struct cis_engine *e, int wire, struct cis_error *err)
 		return cis_fail(err, errno, "epoll: %s", strerror(errno));
 	if (cis_events_create(&e->events) || cis_awake_create(e->config->awake_ms, &e->awake))
 		return cis_fail(err, ENOMEM, "out of memory");
+	if (*e->config->store_layers) {
+		rc = cis_layers_parse(e->config->store_layers, &e->layers, err);
+		if (rc)
+			return rc;
+		cis_log(CIS_LOG_WARN, "stores fail on purpose: %s (store_layers)", e->config->store_layers);
+	}
 	rc = start_threads(e, err);
 	if (rc)
 		return rc;
@@ -160,6 +178,7 @@ static void end(struct cis_engine *e)
 	free(e->shards);
 	cis_workers_destroy(e->workers);
 	free(e->images);
+	cis_layers_unref(e->layers);
 	cis_keeper_link_destroy(e->link);
 	cis_awake_destroy(e->awake);
 	cis_events_destroy(e->events);

@@ -35,6 +35,7 @@ struct cis_engine {
 	unsigned nr_shards;
 	struct cis_guest **guests; /* by id */
 	size_t nr_guests;
+	struct cis_layers *layers; /* of guests that name none, or NULL */
 	struct cis_image_use *images;
 	size_t nr_images;
 	struct cis_pager_stats past; /* of all guests that are forgotten */
@@ -62,6 +63,9 @@ int cis_engine_main(const struct cis_config *config, int wire);
  */
 int cis_engine_image(struct cis_engine *e, const char *path, struct cis_image **ret, struct cis_error *err);
 void cis_engine_image_put(struct cis_engine *e, struct cis_image *img);
+
+/** cis_engine_layers_put() - give back the layers of a guest that has left; stores that were opened through them are closed. */
+void cis_engine_layers_put(struct cis_engine *e, struct cis_layers *layers);
 
 /** cis_engine_shard() - the one with the fewest guests. */
 struct cis_shard *cis_engine_shard(struct cis_engine *e);

@@ -133,6 +133,7 @@ static void free_guest(struct cis_guest *g)
 	free(g->image_path);
 	free(g->socket);
 	free(g->kind);
+	free(g->store);
 	free(g->trace);
 	free(g->regions);
 	free(g);
@@ -172,6 +173,9 @@ void cis_guest_release(struct cis_guest *g)
 	if (g->image)
 		cis_engine_image_put(e, g->image);
 	g->image = NULL;
+	if (g->layers)
+		cis_engine_layers_put(e, g->layers);
+	g->layers = NULL;
 }
 
 static void drop_oldest_gone(struct cis_engine *e)
@@ -250,14 +254,24 @@ static struct cis_guest *make(struct cis_engine *e, const char *id, const struct
 	g->image_path = strdup(opts->image);
 	g->socket = opts->socket ? strdup(opts->socket) : default_socket(e, id);
 	g->kind = strdup(opts->kind);
+	g->store = strdup(opts->store ? opts->store : e->config->store_layers);
 	g->policy = opts->policy;
 	g->fill = opts->fill;
 	g->record = opts->record;
-	if (!g->image_path || !g->socket || !g->kind) {
+	if (!g->image_path || !g->socket || !g->kind || !g->store) {
 		free_guest(g);
 		return NULL;
 	}
 	return g;
+}
+
+static int open_layers(struct cis_guest *g, const struct cis_guest_opts *opts, struct cis_error *err)
+{
+	if (opts->store && *opts->store)
+		return cis_layers_parse(opts->store, &g->layers, err);
+	if (!opts->store)
+		g->layers = cis_layers_ref(g->engine->layers);
+	return 0;
 }
 
 static size_t live_guests(const struct cis_engine *e)
@@ -310,7 +324,9 @@ int cis_guest_put(struct cis_engine *e, const char *id, const struct cis_guest_o
 	g = make(e, id, opts);
 	if (!g)
 		return cis_fail(err, ENOMEM, "out of memory for guest %s", id);
-	rc = cis_engine_image(e, opts->image, &g->image, err);
+	rc = open_layers(g, opts, err);
+	if (!rc)
+		rc = cis_engine_image(e, opts->image, &g->image, err);
 	if (!rc) {
 		const struct cis_image_info *info = cis_image_info(g->image);
 

@@ -24,6 +24,7 @@ struct cis_guest_opts {
 	const char *image;
 	const char *socket; /* NULL: beside the control socket */
 	const char *kind;   /* "firecracker" or "client" */
+	const char *store;  /* layers; NULL: the daemon's */
 	enum cis_policy policy;
 	enum cis_fill fill;
 	bool record;
@@ -43,7 +44,8 @@ struct cis_guest {
 	enum cis_guest_state state;
 	bool listening;
 	int listen_error; /* errno, when it is forgotten because of it */
-	char *image_path, *socket, *kind;
+	char *image_path, *socket, *kind, *store;
+	struct cis_layers *layers; /* that its images are read through, or NULL */
 	struct cis_image *image; /* NULL once gone */
 	uint8_t image_id[CIS_IMAGE_ID_BYTES];
 	uint64_t nr_pages;

@@ -166,7 +166,7 @@ static int take_seat(struct cis_guest *g, struct cis_error *err)
 			.regions = g->regions, .nr_regions = g->nr_regions, .image = g->image, .state = g->state_map,
 			.neighbours = e->config->neighbours, .policy = g->policy, .tries = e->config->tries,
 		},
-		.uffd = g->memory.uffd, .fill = g->fill, .detach = e->config->detach, .record = g->record,
+		.uffd = g->memory.uffd, .layers = g->layers, .fill = g->fill, .detach = e->config->detach, .record = g->record,
 		.notice = notice, .ctx = g,
 	};
 

@@ -69,6 +69,21 @@ static bool get_path(struct cis_request *req, json_t *body, const char *key, con
 	return true;
 }
 
+static bool get_layers(struct cis_request *req, json_t *body, const char *key, const char **ret)
+{
+	struct cis_layers *layers = NULL;
+	struct cis_error err;
+
+	if (!get_string(req, body, key, ret))
+		return false;
+	if (*ret && cis_layers_parse(*ret, &layers, &err)) {
+		cis_request_refuse(req, "bad_request", "key '%s': %s", key, err.text);
+		return false;
+	}
+	cis_layers_unref(layers);
+	return true;
+}
+
 static bool get_id(struct cis_request *req, json_t *body, const char *key, uint32_t *ret)
 {
 	json_t *v = json_object_get(body, key);
@@ -146,7 +161,8 @@ static void put_changed(struct cis_guest_watch *watch, struct cis_guest *g)
 
 static bool read_guest(struct cis_request *req, json_t *body, struct cis_guest_opts *opts)
 {
-	static const char *const keys[] = { "image", "socket", "kind", "policy", "fill", "record", "uid", "gid", NULL };
+	static const char *const keys[] = { "image", "socket", "kind", "policy", "fill", "record", "store", "uid", "gid",
+					    NULL };
 	int policy = CIS_POLICY_POISON, fill = CIS_FILL_ALL, kind = 0;
 
 	*opts = (struct cis_guest_opts){ .kind = "firecracker", .uid = UINT32_MAX, .gid = UINT32_MAX };
@@ -154,6 +170,7 @@ static bool read_guest(struct cis_request *req, json_t *body, struct cis_guest_o
 	    !get_path(req, body, "socket", &opts->socket) || !get_word(req, body, "kind", kind_parse, &kind) ||
 	    !get_string(req, body, "kind", &opts->kind) || !get_word(req, body, "policy", cis_policy_parse, &policy) ||
 	    !get_word(req, body, "fill", cis_fill_parse, &fill) || !get_bool(req, body, "record", &opts->record) ||
+	    !get_layers(req, body, "store", &opts->store) ||
 	    !get_id(req, body, "uid", &opts->uid) || !get_id(req, body, "gid", &opts->gid))
 		return false;
 	if (!opts->image) {

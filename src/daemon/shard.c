@@ -35,6 +35,7 @@ struct cis_seat {
 	struct cis_shard *shard;
 	struct cis_pager *pager;
 	int uffd;
+	struct cis_layers *layers;
 	enum cis_fill fill, told;
 	bool detach, record, sitting, leaving, is_timed, is_stirred;
 	unsigned jobs_out;
@@ -102,7 +103,7 @@ static struct cis_store *store_of(void *ctx, const struct cis_image *img)
 	struct cis_seat *seat = ctx;
 	struct cis_shard *shard = seat->shard;
 	size_t before = shard->stores.nr;
-	struct cis_store *store = cis_stores_of(&shard->stores, img, NULL);
+	struct cis_store *store = cis_stores_of(&shard->stores, img, seat->layers, NULL);
 
 	if (!store)
 		return &no_store;
@@ -138,7 +139,8 @@ static void hand_out(struct cis_seat *seat)
 
 		if (!work)
 			return;
-		*work = (struct cis_work){ .job = cis_pager_next_job(seat->pager), .to = &shard->box, .done = job_done, .ctx = seat };
+		*work = (struct cis_work){ .job = cis_pager_next_job(seat->pager), .layers = seat->layers, .to = &shard->box,
+					  .done = job_done, .ctx = seat };
 		if (!work->job) {
 			free(work);
 			return;
@@ -377,19 +379,20 @@ void cis_shard_destroy(struct cis_shard *shard)
 
 struct forget {
 	struct cis_shard *shard;
-	struct cis_image *img;
+	const struct cis_image *img;
+	const struct cis_layers *layers;
 };
 
 static void forget(void *arg)
 {
 	struct forget *f = arg;
 
-	cis_stores_drop(&f->shard->stores, f->img);
+	cis_stores_drop(&f->shard->stores, f->img, f->layers);
 }
 
-void cis_shard_forget(struct cis_shard *shard, struct cis_image *img)
+void cis_shard_forget(struct cis_shard *shard, const struct cis_image *img, const struct cis_layers *layers)
 {
-	struct forget f = { shard, img };
+	struct forget f = { shard, img, layers };
 
 	cis_mailbox_call(&shard->box, forget, &f);
 }
@@ -411,7 +414,7 @@ int cis_seat_create(struct cis_shard *shard, const struct cis_seat_opts *opts, s
 	if (!seat)
 		return cis_fail(err, ENOMEM, "out of memory for a guest");
 	*seat = (struct cis_seat){
-		.shard = shard, .uffd = opts->uffd, .fill = opts->fill, .detach = opts->detach,
+		.shard = shard, .uffd = opts->uffd, .layers = opts->layers, .fill = opts->fill, .detach = opts->detach,
 		.record = opts->record, .notice = opts->notice, .ctx = opts->ctx,
 	};
 	pager.size = sizeof(pager);

@@ -9,6 +9,7 @@
 #include "daemon/mailbox.h"
 #include "daemon/worker.h"
 #include "pager/pager.h"
+#include "store/layers.h"
 
 struct cis_awake;
 struct cis_shard;
@@ -21,8 +22,8 @@ int cis_shard_create(unsigned nr, struct cis_workers *workers, struct cis_mailbo
 /** cis_shard_destroy() - no seat is left. */
 void cis_shard_destroy(struct cis_shard *shard);
 
-/** cis_shard_forget() - close the store handle of an image that none of the shard's guests uses any more. */
-void cis_shard_forget(struct cis_shard *shard, struct cis_image *img);
+/** cis_shard_forget() - close store handles of an image, or through layers, that none of the shard's guests uses any more. */
+void cis_shard_forget(struct cis_shard *shard, const struct cis_image *img, const struct cis_layers *layers);
 
 /** cis_shard_seats() - guests that sit on it now; control thread. */
 unsigned cis_shard_seats(const struct cis_shard *shard);
@@ -49,6 +50,7 @@ struct cis_notice {
  * @pager:  opts of its pager; what the shard knows (os, clock, scratch, stores,
  *          callbacks) is filled in
  * @uffd:   borrowed until the seat is destroyed
+ * @layers: that its images are read through, or NULL; as long as @uffd
  * @fill:   how far to fill
  * @detach: let the kernel serve the guest alone once it is filled wholly
  * @record: from the first touch on
@@ -57,6 +59,7 @@ struct cis_notice {
 struct cis_seat_opts {
 	struct cis_pager_opts pager;
 	int uffd;
+	struct cis_layers *layers;
 	enum cis_fill fill;
 	bool detach, record;
 	void (*notice)(void *notice);

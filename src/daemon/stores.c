@@ -3,13 +3,23 @@
 #include <errno.h>
 #include <stdlib.h>
 
-struct cis_store *cis_stores_of(struct cis_stores *s, const struct cis_image *img, struct cis_error *err)
+static struct cis_store *open_through(const struct cis_image *img, struct cis_layers *layers, struct cis_error *err)
+{
+	struct cis_store *store;
+
+	if (cis_store_file_open(cis_image_fd(img), &store, err) || cis_layers_open(layers, store, &store, err))
+		return NULL;
+	return store;
+}
+
+struct cis_store *cis_stores_of(struct cis_stores *s, const struct cis_image *img, struct cis_layers *layers,
+				struct cis_error *err)
 {
 	struct cis_stores_entry *more;
 	struct cis_store *store;
 
 	for (size_t i = 0; i < s->nr; i++)
-		if (s->entry[i].img == img)
+		if (s->entry[i].img == img && s->entry[i].layers == layers)
 			return s->entry[i].store;
 	more = realloc(s->entry, (s->nr + 1) * sizeof(*more));
 	if (!more) {
@@ -17,15 +27,16 @@ struct cis_store *cis_stores_of(struct cis_stores *s, const struct cis_image *im
 		return NULL;
 	}
 	s->entry = more;
-	if (cis_store_file_open(cis_image_fd(img), &store, err))
-		return NULL;
-	s->entry[s->nr++] = (struct cis_stores_entry){ cis_image_ref((struct cis_image *)img), store };
+	store = open_through(img, layers, err);
+	if (store)
+		s->entry[s->nr++] = (struct cis_stores_entry){ cis_image_ref((struct cis_image *)img), cis_layers_ref(layers), store };
 	return store;
 }
 
 static void close_entry(struct cis_stores_entry *e)
 {
 	cis_store_close(e->store);
+	cis_layers_unref(e->layers);
 	cis_image_unref(e->img);
 }
 
@@ -37,12 +48,16 @@ void cis_stores_fini(struct cis_stores *s)
 	*s = (struct cis_stores){ 0 };
 }
 
-void cis_stores_drop(struct cis_stores *s, const struct cis_image *img)
+void cis_stores_drop(struct cis_stores *s, const struct cis_image *img, const struct cis_layers *layers)
 {
-	for (size_t i = 0; i < s->nr; i++)
-		if (s->entry[i].img == img) {
-			close_entry(&s->entry[i]);
-			s->entry[i] = s->entry[--s->nr];
-			return;
+	for (size_t i = 0; i < s->nr;) {
+		struct cis_stores_entry *e = &s->entry[i];
+
+		if (e->img != img && (!layers || e->layers != layers)) {
+			i++;
+			continue;
 		}
+		close_entry(e);
+		*e = s->entry[--s->nr];
+	}
 }

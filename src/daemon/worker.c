@@ -53,7 +53,7 @@ static bool wants_more(const struct thread *t)
 static void begin(struct thread *t, struct cis_work *work)
 {
 	/* Without a store the job fails and its pages go back to be asked for by faults, which report why. */
-	struct begun b = { work, cis_stores_of(&t->stores, cis_fill_job_image(work->job), NULL) };
+	struct begun b = { work, cis_stores_of(&t->stores, cis_fill_job_image(work->job), work->layers, NULL) };
 
 	t->must_wait = !cis_fill_job_begin(work->job, t->scratch, b.store);
 	t->job[t->nr++] = b;

@@ -14,6 +14,7 @@ enum cis_job_class { CIS_JOB_DEMAND, CIS_JOB_FILL, CIS_JOB_BACKGROUND, CIS_JOB_R
 /** struct cis_work - one fill job on its way; done is posted to @to with this as argument, which then owns it */
 struct cis_work {
 	struct cis_fill_job *job;
+	struct cis_layers *layers; /* that it is read through, or NULL; outlives it */
 	struct cis_mailbox *to;
 	void (*done)(void *work);
 	void *ctx;

@@ -46,7 +46,7 @@ static int put(struct export *x, uint64_t off, const void *bytes, size_t len)
 
 static int load(struct export *x, uint64_t chunk, const struct cis_chunk_loc *loc)
 {
-	int rc = cis_file_read(x->img->fd, x->img->path, x->stored, loc->stored_bytes, loc->off, x->err);
+	int rc = cis_image_pread(x->img, x->stored, loc->stored_bytes, loc->off, x->err);
 
 	return rc ? rc : cis_image_decode(x->img, x->dec, chunk, x->stored, x->raw, x->err);
 }

@@ -17,11 +17,41 @@ const char *cis_class_name(enum cis_class cls)
 	return (unsigned)cls < sizeof(names) / sizeof(names[0]) ? names[cls] : "unknown";
 }
 
+#define PIECE ((size_t)16 << 20) /* of a read by a medium, whose lengths have 32 bits */
+
+int cis_image_pread(const struct cis_image *img, void *buf, size_t len, uint64_t off, struct cis_error *err)
+{
+	if (!img->medium)
+		return cis_file_read(img->fd, img->path, buf, len, off, err);
+	for (size_t done = 0, n; done < len; done += n) {
+		n = len - done < PIECE ? len - done : PIECE;
+
+		int rc = img->medium->read(img->handle, (char *)buf + done, (uint32_t)n, off + done);
+
+		if (rc)
+			return cis_fail(err, -rc, "%s: read of %zu bytes at %llu: %s", img->path, n,
+					(unsigned long long)(off + done), strerror(-rc));
+	}
+	return 0;
+}
+
+static int open_file(struct cis_image *img, const char *path, const struct cis_image_medium *medium,
+		     uint64_t *ret_bytes, struct cis_error *err)
+{
+	int rc = cis_file_open(path, &img->fd, ret_bytes, err);
+
+	if (!rc && medium)
+		rc = medium->open(medium, img->fd, &img->handle, err);
+	if (!rc)
+		img->medium = medium;
+	return rc;
+}
+
 static int read_header(struct cis_image *img, uint64_t file_bytes, uint8_t buf[CIS_HEADER_BYTES],
 		       struct cis_error *err)
 {
 	size_t len = file_bytes < CIS_HEADER_BYTES ? (size_t)file_bytes : CIS_HEADER_BYTES;
-	int rc = cis_file_read(img->fd, img->path, buf, len, 0, err);
+	int rc = cis_image_pread(img, buf, len, 0, err);
 
 	return rc ? rc : cis_header_decode(img->path, buf, len, file_bytes, &img->h, err);
 }
@@ -54,7 +84,7 @@ static int read_meta(struct cis_image *img, const uint8_t *header, struct cis_er
 	if (!buf)
 		return cis_fail(err, ENOMEM, "%s: no memory for %llu bytes of metadata", img->path,
 				(unsigned long long)img->h.meta.bytes);
-	int rc = cis_file_read(img->fd, img->path, buf, img->h.meta.bytes, img->h.meta.off, err);
+	int rc = cis_image_pread(img, buf, img->h.meta.bytes, img->h.meta.off, err);
 
 	if (!rc)
 		rc = check_id(img, header, buf, err);
@@ -127,7 +157,7 @@ static int open_into(struct cis_image *img, const char *path, const struct cis_i
 {
 	uint8_t header[CIS_HEADER_BYTES];
 	uint64_t file_bytes;
-	int rc = cis_file_open(path, &img->fd, &file_bytes, err);
+	int rc = open_file(img, path, dirs ? dirs->medium : NULL, &file_bytes, err);
 
 	if (!rc)
 		rc = read_header(img, file_bytes, header, err);
@@ -183,6 +213,8 @@ void cis_image_unref(struct cis_image *img)
 		return;
 	cis_image_unref(img->parent);
 	cis_meta_fini(&img->meta);
+	if (img->medium)
+		img->medium->close(img->handle);
 	if (img->fd >= 0)
 		close(img->fd);
 	free(img->path);

@@ -24,10 +24,27 @@ const char *cis_class_name(enum cis_class cls);
 
 struct cis_image;
 
-/** struct cis_image_dirs - where parents are looked up, beside the folder of the image itself */
+/**
+ * struct cis_image_medium - what reads the files of images in the place of pread()
+ * @open:  a handle for one file; @fd is the image's
+ * @read:  all of it.  Return: 0 or -errno
+ *
+ * An image that is opened with one is read by one thread at a time.
+ */
+struct cis_image_medium {
+	int (*open)(const struct cis_image_medium *medium, int fd, void **ret_handle, struct cis_error *err);
+	int (*read)(void *handle, void *buf, uint32_t len, uint64_t off);
+	void (*close)(void *handle);
+};
+
+/**
+ * struct cis_image_dirs - where parents are looked up, beside the folder of the image itself
+ * @medium: by what they and the image are read, or NULL; outlives the images
+ */
 struct cis_image_dirs {
 	const char *const *path;
 	size_t nr;
+	const struct cis_image_medium *medium;
 };
 
 /**

@@ -9,6 +9,8 @@
 struct cis_image {
 	atomic_uint refs;
 	int fd;
+	const struct cis_image_medium *medium; /* NULL: pread() */
+	void *handle;			       /* the medium's */
 	char *path;
 	struct cis_header h;
 	struct cis_meta meta;
@@ -24,6 +26,9 @@ struct cis_image {
  */
 int cis_image_open_depth(const char *path, const struct cis_image_dirs *dirs, int depth,
 			 struct cis_image **ret, struct cis_error *err);
+
+/** cis_image_pread() - exactly @len bytes.  Return: as cis_file_read(). */
+int cis_image_pread(const struct cis_image *img, void *buf, size_t len, uint64_t off, struct cis_error *err);
 
 /**
  * cis_parent_open() - find the parent of @img by id and open it

@@ -114,7 +114,7 @@ static int load_chunk(struct level *l, struct window *w, const struct cis_image 
 		return 0;
 	w->valid = false;
 	cis_image_chunk(img, chunk, &loc);
-	int rc = cis_file_read(img->fd, img->path, l->stored, loc.stored_bytes, loc.off, err);
+	int rc = cis_image_pread(img, l->stored, loc.stored_bytes, loc.off, err);
 
 	if (!rc)
 		rc = cis_image_decode(img, l->dec, chunk, l->stored, w->raw, err);
@@ -169,7 +169,7 @@ int cis_image_read_state(const struct cis_image *img, void **ret, size_t *ret_le
 	if (!buf)
 		return cis_fail(err, ENOMEM, "%s: no memory for a state of %llu bytes", img->path,
 				(unsigned long long)state->bytes);
-	int rc = cis_file_read(img->fd, img->path, buf, state->bytes, state->off, err);
+	int rc = cis_image_pread(img, buf, state->bytes, state->off, err);
 
 	if (!rc && cis_crc64(0, buf, state->bytes) != state->crc)
 		rc = cis_fail(err, EBADMSG,

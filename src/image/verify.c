@@ -28,7 +28,7 @@ static void report(struct verify *v, uint64_t bytes)
 
 static int read_at(struct verify *v, uint64_t off, size_t len)
 {
-	return cis_file_read(v->img->fd, v->img->path, v->buf, len, off, v->err);
+	return cis_image_pread(v->img, v->buf, len, off, v->err);
 }
 
 static int bad_crc(struct verify *v, const struct cis_part *part, const char *what)

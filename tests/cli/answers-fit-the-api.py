@@ -121,6 +121,7 @@ def refusals(d, folder):
     d.call("PUT", guest, {"image": "a.cis"}, 400, "bad_request")
     d.call("PUT", guest, {"image": folder + "/a.cis", "policy": "pray"}, 400, "bad_request")
     d.call("PUT", guest, {"image": folder + "/a.cis", "uid": -1}, 400, "bad_request")
+    d.call("PUT", guest, {"image": folder + "/a.cis", "store": "falt"}, 400, "bad_request")
     d.call("PUT", guest, {"image": folder + "/a.cis", "record": 1}, 400, "bad_request")
     d.call("PUT", "/v1/guests/-g", {"image": folder + "/a.cis"}, 400, "bad_request")
     d.call("PUT", guest, {"image": folder + "/nothing"}, 404, "not_found")

@@ -25,14 +25,14 @@ class Guests:
     def put(self, name, spec):
         if name in self.all:
             raise Refused("exists", "%s: is there already" % name)
-        unknown = set(spec) - {"image", "socket", "kind", "policy", "fill", "record", "uid", "gid"}
+        unknown = set(spec) - {"image", "socket", "kind", "policy", "fill", "record", "store", "uid", "gid"}
         if unknown:
             raise Refused("bad_request", "unknown key %s" % sorted(unknown)[0])
         self.all[name] = {
             "id": name, "state": "filled", "image": spec["image"], "image_id": image_id(spec["image"]),
             "socket": spec.get("socket", "/run/cistern/guests/%s.sock" % name),
             "kind": spec.get("kind", "firecracker"), "policy": spec.get("policy", "poison"),
-            "fill": spec.get("fill", "all"), "pid": 4711,
+            "fill": spec.get("fill", "all"), "store": spec.get("store", ""), "pid": 4711,
             "pages": {"total": 2048, "absent": 1000, "resident": 1048, "removed": 0, "poisoned": 0},
             "faults": {"count": 8, "zero": 3, "demand": 4, "neighbour": 5, "removed": 0},
             "bytes": {"read": 1048576, "installed": 4292608},

@@ -7,13 +7,13 @@ $ cistern guest ls
 $ cistern guest add web-1 a.cis
 /run/cistern/guests/web-1.sock
 
-$ cistern guest add web-2 images/a.cis --socket /run/x.sock --kind client --policy kill --fill hot --record --uid 1000 --gid 1001
+$ cistern guest add web-2 images/a.cis --socket /run/x.sock --kind client --policy kill --fill hot --record --store fault:every=9+delay:time=1ms --uid 1000 --gid 1001
 /run/x.sock
 
 $ sed "s,$TMP,TMP," requests
 GET /v1/guests
 PUT /v1/guests/web-1 {"image":"TMP/images/a.cis"}
-PUT /v1/guests/web-2 {"image":"TMP/images/a.cis","socket":"/run/x.sock","kind":"client","policy":"kill","fill":"hot","record":true,"uid":1000,"gid":1001}
+PUT /v1/guests/web-2 {"image":"TMP/images/a.cis","socket":"/run/x.sock","kind":"client","policy":"kill","fill":"hot","store":"fault:every=9+delay:time=1ms","record":true,"uid":1000,"gid":1001}
 
 $ cistern guest ls | sed "s,$TMP,TMP,"
 GUEST                    STATE             PID   RESIDENT     ABSENT  IMAGE

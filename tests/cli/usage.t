@@ -139,6 +139,7 @@ Usage: cistern image show [OPTION]... IMAGE
 Say what an image holds and what a restore will read.
 
 Options:
+  --store LAYERS            read through layers that fail, delay or corrupt, to try that
   --images DIR              the image directory (default: CISTERN_IMAGES or /var/lib/cistern/images)
   --json                    print the result as JSON
   --help                    print this text
