@@ -1,0 +1,88 @@
+/*
+ * Named points at which a test may stop or kill the program, or call something; nothing in an ordinary build.
+ *
+ * In the test build (-DCIS_POINTS) the environment says what happens there, once and at the start of the process:
+ *
+ *	CISTERN_POINT=NAME[:N[:kill|stop]]	at the N-th time (1) kill -9 itself, or stop by SIGSTOP
+ *	CISTERN_POINT_TOKEN=PATH		only who can unlink PATH does so: a test arms it by making the file, and a process
+ *						that is started again does not die of it again
+ *
+ * A process without CISTERN_POINT looks at its parent's environment, since the keeper gives its engine none.  `PROGRAM --points`
+ * prints all names.  A name that is not in the table does not compile, or ends the program when it comes from outside.
+ */
+#ifndef CIS_BASE_POINT_H
+#define CIS_BASE_POINT_H
+
+#define CIS_POINTS_ALL(X)                                                                                     \
+	/* events of the userfaultfd, in the order of their way */                                            \
+	X(ring_read)	   /* the kernel has written events into the ring, nothing counts them */             \
+	X(ring_committed)  /* they count */                                                                   \
+	X(remove_page)	   /* one page of a REMOVE is marked */                                               \
+	X(remove_marked)   /* all are */                                                                      \
+	X(remove_woken)	   /* who waited there is woken */                                                    \
+	X(remove_struck)   /* the REMOVE is struck out of the ring */                                         \
+	X(fault_acted)	   /* one fault of the ring was acted on */                                           \
+	X(ring_dropping)   /* one slot is zeroed */                                                           \
+	X(ring_zeroed)	   /* all are, the tail stands where it was */                                        \
+	X(ring_dropped)	   /* it has moved on */                                                              \
+	/* installing */                                                                                      \
+	X(word_busy)	   /* one page is claimed for what follows */                                         \
+	X(content_written) /* the content is complete in the memfd, its words are as before */                \
+	X(word_resident)   /* one word says RESIDENT, before CONTINUE or after COPY */                        \
+	X(words_resident)  /* all of the run do */                                                            \
+	X(page_installed)  /* the kernel has copied or zeroed, no word says so */                             \
+	X(page_mapped)	   /* CONTINUE is done */                                                             \
+	X(word_given_back) /* one page that was not installed is ABSENT again */                              \
+	X(page_poisoned)   /* the kernel has poisoned, no word says so */                                     \
+	/* reads for faults */                                                                                \
+	X(fetch_submitted) /* a chunk is being read */                                                        \
+	X(fetch_arrived)   /* its bytes are there */                                                          \
+	X(fetch_wanted)	   /* pages that were waited for are in, neighbours are not */                        \
+	X(fetch_installed) /* all are, the read is still listed */                                            \
+	/* fill jobs */                                                                                       \
+	X(job_claimed)	   /* its pages are BUSY */                                                           \
+	X(job_begun)	   /* its read is submitted */                                                        \
+	X(job_decoded)	   /* a unit is decoded and verified, in place or aside */                            \
+	X(job_unit)	   /* a unit is installed */                                                          \
+	X(job_settled)	   /* all its words are settled */                                                    \
+	X(fill_level)	   /* a level is complete */                                                          \
+	/* recording */                                                                                       \
+	X(touch_written)   /* a first touch is in the trace, not counted */                                   \
+	X(touch_counted)                                                                                      \
+	/* taking over */                                                                                     \
+	X(adopt_marked)	   /* one REMOVE is acted on once more */                                             \
+	X(adopt_struck)	   /* and struck out */                                                               \
+	X(adopt_replayed)  /* all are */                                                                      \
+	X(adopt_word)	   /* one BUSY word is ABSENT */                                                      \
+	X(adopt_words)	   /* all are */                                                                      \
+	X(adopt_slot)	   /* one slot of the ring is empty */                                                \
+	X(adopt_ring)	   /* all are */                                                                      \
+	X(header_shadow)   /* the new header stands beside the old one */                                     \
+	X(header_generation) /* the generation is new, its checksum is not */                                 \
+	X(adopt_header)	   /* the header is new */                                                            \
+	X(adopt_woken)	   /* one region is woken */                                                          \
+	/* handing over */                                                                                    \
+	X(pause_asked)	   /* nothing new begins */                                                           \
+	X(paused)	   /* nothing is in flight */                                                         \
+	X(resumed)
+
+enum cis_point {
+#define X(name) CIS_POINT_##name,
+	CIS_POINTS_ALL(X)
+#undef X
+	CIS_POINT_NR
+};
+
+#ifdef CIS_POINTS
+void cis_point_hit(enum cis_point point);
+const char *cis_point_name(enum cis_point point);
+
+/** cis_point_hook - called at each point, on the thread that is there; a unit test's */
+extern void (*cis_point_hook)(enum cis_point point);
+
+#define CIS_POINT(name) cis_point_hit(CIS_POINT_##name)
+#else
+#define CIS_POINT(name) ((void)0)
+#endif
+
+#endif
