@@ -80,13 +80,13 @@ static void ours(struct rig *r, int round)
 			   .tries = 1 },
 		.uffd = r->guest.uffd, .notice = ignore,
 	};
-	uint64_t bytes = cis_state_bytes(PAGES);
+	uint64_t bytes = cis_state_bytes(CIS_STATE_LAYOUT_MAX, PAGES);
 	void *map;
 
 	if (cis_mailbox_init(&control) || cis_workers_create(1, &workers) || cis_awake_create(1000, &awake) ||
 	    cis_shard_create(0, workers, &control, awake, &shard) || cis_buffer_alloc(bytes, &map))
 		exit(1);
-	cis_state_init(map, PAGES, 1, &opts.pager.state);
+	cis_state_init(map, CIS_STATE_LAYOUT_MAX, PAGES, 1, &opts.pager.state);
 	if (cis_seat_create(shard, &opts, &seat, &err)) {
 		fprintf(stderr, "%s\n", err.text);
 		exit(1);

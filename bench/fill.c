@@ -88,7 +88,7 @@ static double ours(struct rig *r)
 		.pager = { .regions = &region, .nr_regions = 1, .image = r->img, .neighbours = true, .tries = 1 },
 		.uffd = r->guest.uffd, .fill = CIS_FILL_HOT, .notice = on_notice,
 	};
-	uint64_t bytes = cis_state_bytes(r->nr_pages);
+	uint64_t bytes = cis_state_bytes(CIS_STATE_LAYOUT_MAX, r->nr_pages);
 	void *map;
 
 	waiting.filled = false;
@@ -96,7 +96,7 @@ static double ours(struct rig *r)
 	    cis_shard_create(0, workers, &waiting.control, awake, &shard) || cis_buffer_alloc(bytes, &map))
 		exit(1);
 	memset(map, 0, bytes);
-	cis_state_init(map, r->nr_pages, 1, &opts.pager.state);
+	cis_state_init(map, CIS_STATE_LAYOUT_MAX, r->nr_pages, 1, &opts.pager.state);
 	if (cis_seat_create(shard, &opts, &seat, &err)) {
 		fprintf(stderr, "%s\n", err.text);
 		exit(1);

@@ -95,7 +95,7 @@ void rig_guest_fini(struct rig_guest *g)
 
 void rig_guest_prepare(struct rig_guest *g)
 {
-	uint64_t nr_pages = cis_image_info(g->image)->nr_pages, state_bytes = cis_state_bytes(nr_pages);
+	uint64_t nr_pages = cis_image_info(g->image)->nr_pages, state_bytes = cis_state_bytes(CIS_STATE_LAYOUT_MAX, nr_pages);
 	void *map;
 
 	rig_guest_leave(g);
@@ -107,7 +107,7 @@ void rig_guest_prepare(struct rig_guest *g)
 	}
 	bench_must(cis_memfd_create("state", state_bytes, BENCH_PAGE, &g->state_fd), "state memfd");
 	bench_must(cis_memfd_map(g->state_fd, 0, state_bytes, &map), "state memfd");
-	cis_state_init(map, nr_pages, 1, &g->state);
+	cis_state_init(map, CIS_STATE_LAYOUT_MAX, nr_pages, 1, &g->state);
 	g->filled = CIS_FILL_NONE;
 	g->left = false;
 }

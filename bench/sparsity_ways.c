@@ -245,7 +245,7 @@ static void guest_gone(void *ctx)
 void ours_before(void *ctx)
 {
 	struct way *w = ctx;
-	uint64_t nr = cis_image_info(w->image)->nr_pages, bytes = cis_state_bytes(nr);
+	uint64_t nr = cis_image_info(w->image)->nr_pages, bytes = cis_state_bytes(CIS_STATE_LAYOUT_MAX, nr);
 	void *map;
 	int fd;
 
@@ -255,7 +255,7 @@ void ours_before(void *ctx)
 	bench_must(cis_memfd_create("state", bytes, BENCH_PAGE, &fd), "state memfd");
 	bench_must(cis_memfd_map(fd, 0, bytes, &map), "state memfd");
 	close(fd);
-	cis_state_init(map, nr, 1, &w->state);
+	cis_state_init(map, CIS_STATE_LAYOUT_MAX, nr, 1, &w->state);
 }
 
 /* What a shard and one worker do, on one thread. */

@@ -132,7 +132,7 @@ static int start_threads(struct cis_engine *e, struct cis_error *err)
 /* Before anything that can fail: whoever does not say what it is is no engine. */
 static int say_hello(struct cis_engine *e)
 {
-	struct cis_wire_hello hello = { .wire = CIS_WIRE_VERSION, .layout_min = CIS_STATE_LAYOUT, .layout_max = CIS_STATE_LAYOUT,
+	struct cis_wire_hello hello = { .wire = CIS_WIRE_VERSION, .layout_min = CIS_STATE_LAYOUT_MIN, .layout_max = CIS_STATE_LAYOUT_MAX,
 					.version = CISTERN_VERSION };
 
 	return cis_keeper_link_hello(e->link, &hello);

@@ -185,7 +185,7 @@ static void serve(struct cis_guest *g, int memfd)
 		cis_guest_refuse(g, &err);
 		return;
 	}
-	cis_state_init(map, g->nr_pages, g->engine->generation, &g->state_map);
+	cis_state_init(map, CIS_STATE_LAYOUT_MAX, g->nr_pages, g->engine->generation, &g->state_map);
 	rc = cis_state_lock(&g->state_map);
 	if (rc)
 		cis_log(CIS_LOG_DEBUG, "guest=%s its event ring is not locked in memory: %s", g->id, strerror(-rc));
@@ -221,7 +221,7 @@ static int accept_handshake(struct cis_guest *g, struct cis_error *err)
 		rc = cis_guest_fit_image(layout, &fit, err);
 	if (rc)
 		return rc;
-	g->state_bytes = cis_state_bytes(g->nr_pages);
+	g->state_bytes = cis_state_bytes(CIS_STATE_LAYOUT_MAX, g->nr_pages);
 	rc = cis_keeper_link_state(g->engine->link, g->conn, g->state_bytes);
 	return rc ? cis_fail(err, -rc, "keeper: %s", strerror(-rc)) : 0;
 }

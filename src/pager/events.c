@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/point.h"
 #include "pager/internal.h"
 
 #define BATCH 256u /* events a run, so that a storm of one guest does not keep its shard from the others */
@@ -24,7 +25,9 @@ static int read_batch(struct cis_pager *p, size_t *ret_n, bool *ret_full)
 			pthread_rwlock_unlock(&p->gate);
 		return rc;
 	}
+	CIS_POINT(ring_read);
 	cis_ring_commit(&p->o.state, *ret_n);
+	CIS_POINT(ring_committed);
 	*ret_full = *ret_n == max;
 	return shut;
 }
@@ -35,10 +38,11 @@ static void remove_page(struct cis_pager *p, uint64_t pgno)
 
 	cis_word_store(p, pgno, cis_word_make(CIS_PAGE_REMOVED, cis_word_generation(word) + 1, 0));
 	p->stats.pages_removed++;
+	CIS_POINT(remove_page);
 }
 
 /* The part of [start, end) in each region; whole pages only, as the kernel gives them back. */
-static void act_on_remove(struct cis_pager *p, uint64_t start, uint64_t end)
+void cis_remove_mark(struct cis_pager *p, uint64_t start, uint64_t end)
 {
 	p->stats.removes++;
 	for (size_t i = 0; i < p->nr_regions; i++) {
@@ -53,8 +57,19 @@ static void act_on_remove(struct cis_pager *p, uint64_t start, uint64_t end)
 
 		for (uint64_t pgno = first; pgno < last; pgno++)
 			remove_page(p, pgno);
-		/* A thread that waits for a page whose content is now another has to fault again. */
-		p->o.os->wake(p->o.os_ctx, from, to - from);
+	}
+}
+
+/* A thread that waits for a page whose content is now another has to fault again. */
+static void wake(struct cis_pager *p, uint64_t start, uint64_t end)
+{
+	for (size_t i = 0; i < p->nr_regions; i++) {
+		const struct cis_region *r = &p->regions[i];
+		uint64_t from = start > r->hva ? start : r->hva;
+		uint64_t to = end < r->hva + r->bytes ? end : r->hva + r->bytes;
+
+		if (from < to)
+			p->o.os->wake(p->o.os_ctx, from, to - from);
 	}
 }
 
@@ -69,8 +84,12 @@ static void act_on_removes(struct cis_pager *p)
 
 		if (msg->event != UFFD_EVENT_REMOVE)
 			continue;
-		act_on_remove(p, msg->arg.remove.start, msg->arg.remove.end);
+		cis_remove_mark(p, msg->arg.remove.start, msg->arg.remove.end);
+		CIS_POINT(remove_marked);
+		wake(p, msg->arg.remove.start, msg->arg.remove.end);
+		CIS_POINT(remove_woken);
 		__atomic_store_n(&msg->event, 0, __ATOMIC_RELEASE);
+		CIS_POINT(remove_struck);
 	}
 }
 
@@ -88,6 +107,7 @@ static void act_on_faults(struct cis_pager *p, uint64_t read_ns)
 			continue; /* not ours: nothing is registered there by the handshake */
 		f.minor = msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_MINOR;
 		cis_fault(p, &f);
+		CIS_POINT(fault_acted);
 	}
 	cis_ring_drop(&p->o.state, n);
 }
@@ -123,7 +143,7 @@ bool cis_pager_run(struct cis_pager *p)
 	bool more = false;
 
 	p->running = true;
-	if (!p->is_gone)
+	if (!p->is_gone && !p->paused)
 		more = run(p);
 	p->running = false;
 	return more;
@@ -133,6 +153,8 @@ uint64_t cis_pager_deadline(const struct cis_pager *p)
 {
 	uint64_t at = cis_fault_deadline(p), fetch = cis_fetch_deadline(p), fill = cis_fill_deadline(p);
 
+	if (p->paused)
+		return UINT64_MAX;
 	if (p->waiters_due && p->blocked_ns < at)
 		at = p->blocked_ns; /* 0: at once */
 	if (fetch < at)

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/point.h"
 #include "pager/internal.h"
 
 #define AGAIN_NS      50000u	   /* the address space is changing: usually over at once; doubled up to 32 times */
@@ -62,7 +63,7 @@ void cis_fault_retry(struct cis_pager *p, bool job_over)
 	p->waiters_due |= job_over;
 	if (!n)
 		p->waiters_due = false;
-	if (!n || p->retrying || p->blocked_ns)
+	if (!n || p->retrying || p->blocked_ns || p->paused)
 		return;
 	job_over = p->waiters_due;
 	p->waiters_due = false;
@@ -77,7 +78,8 @@ void cis_fault_retry(struct cis_pager *p, bool job_over)
 			continue;
 		}
 		memmove(&p->deferred[i], &p->deferred[i + 1], (--p->nr_deferred - i) * sizeof(d));
-		if (d.due_ns == UINT64_MAX && cis_page_state_at(p, d.pgno) == CIS_PAGE_RESIDENT)
+		if (d.due_ns == UINT64_MAX && cis_page_state_at(p, d.pgno) == CIS_PAGE_RESIDENT &&
+		    !cis_region_of_page(p, d.pgno)->alias) /* where there is one, RESIDENT does not say mapped */
 			cis_fault_answered(p, &f, &p->stats.faults_resident); /* installing it woke the thread */
 		else
 			cis_fault(p, &f); /* may put it off again, at the end of the list */
@@ -125,6 +127,7 @@ static void poison(struct cis_pager *p, const struct cis_fault *f, const struct 
 	uint64_t done;
 	int rc = p->o.os->poison(p->o.os_ctx, cis_hva_of_page(p, r, f->pgno), cis_page_bytes(p), &done);
 
+	CIS_POINT(page_poisoned);
 	switch (rc) {
 	case 0:
 		cis_page_set(p, f->pgno, CIS_PAGE_POISONED, 0);
@@ -183,27 +186,22 @@ void cis_fault_trouble(struct cis_pager *p, const struct cis_fault *f, int rc)
 	cis_fault_fail(p, f, &err);
 }
 
-/* One page whose bytes are at hand; its word says BUSY meanwhile. */
-static void settle(struct cis_pager *p, const struct cis_fault *f, uint64_t done, int rc, uint64_t before, uint64_t *class)
+static void settle(struct cis_pager *p, const struct cis_fault *f, uint64_t done, int rc, uint64_t *class)
 {
-	if (done) {
-		cis_page_set(p, f->pgno, CIS_PAGE_RESIDENT, 0);
+	if (done)
 		cis_fault_answered(p, f, class);
-		return;
-	}
-	cis_word_store(p, f->pgno, before);
-	cis_fault_trouble(p, f, rc);
+	else
+		cis_fault_trouble(p, f, rc);
 }
 
+/* Never BUSY meanwhile: after a crash that would mean ABSENT, and the image's content would come back. */
 static void fault_removed(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r)
 {
-	uint64_t before = cis_word_load(p, f->pgno), done = 0;
-	int rc;
+	uint64_t done = 0;
+	int rc = cis_install_zero(p, r, f->pgno, 1, p->o.scratch->zero, &done);
 
-	cis_page_set(p, f->pgno, CIS_PAGE_BUSY, 0);
-	rc = cis_install_zero(p, r, f->pgno, 1, p->o.scratch->zero, &done);
 	p->stats.pages_zero += done;
-	settle(p, f, done, rc, before, &p->stats.faults_removed);
+	settle(p, f, done, rc, &p->stats.faults_removed);
 }
 
 /*
@@ -211,24 +209,22 @@ static void fault_removed(struct cis_pager *p, const struct cis_fault *f, const 
  * dropped without an event, by a VMM that asks for none (hazard 7) or a hole punched into the memfd (hazard 8).  A wake alone
  * would loop for ever in the second case, so zeros are offered: if the page is there the kernel refuses them.
  *
- * A page that is in the memfd but not in the page table (its host reclaimed the mapping, or the guest dropped that alone)
- * faults as minor, and is mapped again as it is.
+ * A page that is in the memfd but not in the page table (its host reclaimed the mapping, the guest dropped that alone, or it was
+ * not mapped yet) faults as minor, and is mapped as it is.  But never a private region's base where the guest had zeros.
  */
 static void fault_resident(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r)
 {
+	bool zero = r->kind == CIS_KIND_PRIVATE && cis_word_cookie(cis_word_load(p, f->pgno)) == CIS_RESIDENT_ZERO;
 	uint64_t done = 0;
 	int rc = -EFAULT;
 
-	if (r->alias || f->minor)
+	if (!zero && (r->alias || f->minor))
 		rc = cis_install_map(p, r, f->pgno, 1, &done);
 	if (rc == -EFAULT) /* not in the memfd either */
 		rc = cis_install_zero(p, r, f->pgno, 1, p->o.scratch->zero, &done);
-	if (done) {
+	else if (done && cis_page_state_at(p, f->pgno) == CIS_PAGE_REMOVED)
 		cis_page_set(p, f->pgno, CIS_PAGE_RESIDENT, 0);
-		cis_fault_answered(p, f, &p->stats.faults_resident);
-	} else {
-		cis_fault_trouble(p, f, rc);
-	}
+	settle(p, f, done, rc, &p->stats.faults_resident);
 }
 
 bool cis_page_is_zero(const struct cis_pager *p, const struct cis_region *r, uint64_t pgno)
@@ -264,10 +260,10 @@ int cis_zeros_bring(struct cis_pager *p, const struct cis_region *r, uint64_t pg
 	int rc;
 
 	for (uint64_t i = 0; i < nr; i++)
-		cis_page_set(p, pgno + i, CIS_PAGE_BUSY, 0);
+		cis_page_claim(p, pgno + i, 0);
 	rc = cis_install_zero(p, r, pgno, nr, p->o.scratch->zero, ret_done);
 	for (uint64_t i = 0; i < nr; i++)
-		cis_page_set(p, pgno + i, i < *ret_done ? CIS_PAGE_RESIDENT : CIS_PAGE_ABSENT, 0);
+		cis_page_give_back(p, pgno + i, 0);
 	p->stats.pages_zero += *ret_done;
 	return rc;
 }
@@ -279,23 +275,21 @@ static void fault_zero(struct cis_pager *p, const struct cis_fault *f, const str
 
 	zero_run(p, r, f->pgno, &first, &nr);
 	rc = cis_zeros_bring(p, r, first, nr, &done);
-	if (f->pgno < first + done)
-		cis_fault_answered(p, f, &p->stats.faults_zero);
-	else
-		cis_fault_trouble(p, f, rc);
+	settle(p, f, f->pgno < first + done, rc, &p->stats.faults_zero);
 }
 
 static void fault_same(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r, uint64_t word)
 {
-	uint64_t *raw = (uint64_t *)p->o.scratch->raw, before = cis_word_load(p, f->pgno), done = 0;
+	uint64_t *raw = (uint64_t *)p->o.scratch->raw, done = 0;
 	int rc;
 
 	for (size_t i = 0; i < cis_page_bytes(p) / sizeof(word); i++)
 		raw[i] = word;
-	cis_page_set(p, f->pgno, CIS_PAGE_BUSY, 0);
-	rc = cis_install_run(p, r, f->pgno, 1, p->o.scratch->raw, &done);
+	cis_page_claim(p, f->pgno, 0);
+	rc = cis_install_run(p, r, f->pgno, 1, p->o.scratch->raw, 0, &done);
+	cis_page_give_back(p, f->pgno, 0);
 	*(f->since_ns ? &p->stats.pages_demand : &p->stats.pages_filled) += done;
-	settle(p, f, done, rc, before, &p->stats.faults_same);
+	settle(p, f, done, rc, &p->stats.faults_same);
 }
 
 /*
@@ -330,7 +324,10 @@ void cis_record_touch(struct cis_pager *p, uint64_t pgno)
 		p->max_trace = max;
 	}
 	cis_bit_set(p->seen, pgno);
-	p->trace[p->nr_trace++] = (uint32_t)pgno;
+	p->trace[p->nr_trace] = (uint32_t)pgno;
+	CIS_POINT(touch_written);
+	p->nr_trace++;
+	CIS_POINT(touch_counted);
 }
 
 void cis_fault(struct cis_pager *p, const struct cis_fault *f)

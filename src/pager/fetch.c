@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/point.h"
 #include "codec/codec.h"
 #include "pager/internal.h"
 
@@ -125,8 +126,8 @@ static void install_wanted(struct cis_fetch *f, const uint64_t *pgno, size_t n, 
 
 		if (pgno[i] >= p->nr_pages || !is_ours(f, cis_word_load(p, pgno[i])))
 			continue; /* another's, or removed meanwhile: its content is no longer the image's */
-		rc = cis_install_run(p, cis_region_of_page(p, pgno[i]), pgno[i], 1, raw + (i << p->page_shift), &done);
-		cis_page_set(p, pgno[i], done ? CIS_PAGE_RESIDENT : CIS_PAGE_ABSENT, 0);
+		rc = cis_install_run(p, cis_region_of_page(p, pgno[i]), pgno[i], 1, raw + (i << p->page_shift), f->id, &done);
+		cis_page_give_back(p, pgno[i], f->id);
 		*(f->since_ns ? &p->stats.pages_demand : &p->stats.pages_filled) += done;
 		if (done)
 			cis_fault_answered(p, &fault, &p->stats.faults_demand);
@@ -152,14 +153,14 @@ static void install_neighbours(struct cis_fetch *f, const uint64_t *pgno, size_t
 		}
 		r = cis_region_of_page(p, pgno[i]);
 		do {
-			cis_page_set(p, pgno[i + len], CIS_PAGE_BUSY, f->id);
+			cis_page_claim(p, pgno[i + len], f->id);
 			len++;
 		} while (i + len < n && pgno[i + len] == pgno[i] + len && is_neighbour(f, pgno[i + len]) &&
 			 cis_region_of_page(p, pgno[i + len]) == r);
-		if (cis_install_run(p, r, pgno[i], len, raw + (i << p->page_shift), &done) == -ESRCH)
+		if (cis_install_run(p, r, pgno[i], len, raw + (i << p->page_shift), f->id, &done) == -ESRCH)
 			cis_pager_set_gone(p);
 		for (size_t k = 0; k < len; k++)
-			cis_page_set(p, pgno[i + k], k < done ? CIS_PAGE_RESIDENT : CIS_PAGE_ABSENT, 0);
+			cis_page_give_back(p, pgno[i + k], f->id);
 		p->stats.pages_neighbour += done;
 		i += len;
 	}
@@ -195,10 +196,12 @@ static void install(struct cis_fetch *f, const char *raw)
 	size_t n = pages_of(f, pgno);
 
 	install_wanted(f, pgno, n, raw);
+	CIS_POINT(fetch_wanted);
 	if (f->timed)
 		cis_hist_add(&p->stats.install_ns, p->now_ns - start);
 	if (p->o.neighbours && !p->seen && n > 1)
 		install_neighbours(f, pgno, n, raw);
+	CIS_POINT(fetch_installed);
 }
 
 static void end(struct cis_fetch *f)
@@ -224,9 +227,21 @@ static void give_up(struct cis_fetch *f, const struct cis_error *err)
 
 		if (pgno[i] >= p->nr_pages || !is_ours(f, cis_word_load(p, pgno[i])))
 			continue;
-		cis_page_set(p, pgno[i], CIS_PAGE_ABSENT, 0);
+		cis_page_give_back(p, pgno[i], f->id);
 		cis_fault_fail(p, &fault, err);
 	}
+	end(f);
+}
+
+/* Cancelled, since the guest leaves or the pager pauses: who waits is woken later, or by somebody else. */
+static void abandon(struct cis_fetch *f)
+{
+	uint64_t pgno[CHUNK_PAGES];
+	size_t n = pages_of(f, pgno);
+
+	for (size_t i = 0; i < n; i++)
+		if (pgno[i] < f->p->nr_pages)
+			cis_page_give_back(f->p, pgno[i], f->id);
 	end(f);
 }
 
@@ -235,7 +250,7 @@ static void trouble(struct cis_fetch *f, int code, const struct cis_error *err)
 	struct cis_pager *p = f->p;
 
 	if (code == -ECANCELED || p->is_gone) {
-		end(f);
+		abandon(f);
 	} else if (++f->tries < p->o.tries) {
 		p->stats.retries++;
 		f->retry_ns = cis_pager_now(p) + ((uint64_t)FIRST_RETRY_NS << (f->tries - 1));
@@ -252,6 +267,7 @@ static void arrived(struct cis_fetch *f, const struct cis_store_req *req, int co
 	int rc;
 
 	f->in_flight = 0;
+	CIS_POINT(fetch_arrived);
 	if (code) {
 		cis_fail(&err, -code, "%s: chunk %llu: read: %s", cis_image_info(f->img)->path,
 			 (unsigned long long)f->chunk, strerror(-code));
@@ -317,7 +333,7 @@ void cis_fetch_start(struct cis_pager *p, const struct cis_fault *fault, const s
 	struct cis_fetch *f = find(p, loc->img, loc->chunk);
 
 	if (f) {
-		cis_page_set(p, fault->pgno, CIS_PAGE_BUSY, f->id);
+		cis_page_claim(p, fault->pgno, f->id);
 		if (!f->since_ns) /* the fill's until now */
 			f->since_ns = fault->since_ns;
 		return;
@@ -339,8 +355,9 @@ void cis_fetch_start(struct cis_pager *p, const struct cis_fault *fault, const s
 	f->next = p->fetches;
 	p->fetches = f;
 	p->nr_fetches++;
-	cis_page_set(p, fault->pgno, CIS_PAGE_BUSY, f->id);
+	cis_page_claim(p, fault->pgno, f->id);
 	submit(f);
+	CIS_POINT(fetch_submitted);
 }
 
 void cis_fetch_retry(struct cis_pager *p)
@@ -377,7 +394,7 @@ bool cis_fetch_quiesce(struct cis_pager *p)
 		if (f->in_flight)
 			cis_store_cancel(p->o.store_of(p->o.ctx, f->img), &f->req);
 		else
-			end(f);
+			abandon(f);
 	}
 	return !p->fetches;
 }

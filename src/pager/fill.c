@@ -5,13 +5,15 @@
  * cold sections of the image and what is inherited from its parents; then a sweep over the page words, which finds what jobs
  * could not do.
  *
- * The shard claims pages (BUSY, with the job's id), a worker installs those that are still the job's, under the gate.
+ * The shard claims pages (BUSY, with the job's id), a worker installs those that are still the job's, under the gate, and
+ * makes their words RESIDENT; the shard gives the others back when the job is over.
  */
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/point.h"
 #include "pager/job.h"
 
 #define HOT_JOBS    12u /* of a small hot section: several workers begin early and end together */
@@ -63,7 +65,7 @@ static bool claim_unit(struct cis_pager *p, struct cis_fill_job *job, uint64_t c
 	for (size_t i = job->nr_pages; i < job->nr_pages + n; i++)
 		if (claimable(p, job->img, job->pgno[i])) {
 			cis_bit_set(job->claimed, i);
-			cis_page_set(p, job->pgno[i], CIS_PAGE_BUSY, job->id);
+			cis_page_claim(p, job->pgno[i], job->id);
 			any = true;
 		}
 	if (any || job->nr_chunks)
@@ -136,7 +138,7 @@ struct cis_fill_job *cis_pager_next_job(struct cis_pager *p)
 	struct cis_fill_job *job;
 	uint64_t end;
 
-	if (p->is_gone || p->seen || !next_range(p, &end))
+	if (p->is_gone || p->paused || p->seen || !next_range(p, &end))
 		return NULL;
 	job = calloc(1, sizeof(*job));
 	if (!job)
@@ -154,23 +156,17 @@ struct cis_fill_job *cis_pager_next_job(struct cis_pager *p)
 	}
 	p->jobs_out++;
 	p->hot_jobs_out += job->hot;
+	CIS_POINT(job_claimed);
 	return job;
 }
 
 void cis_pager_job_done(struct cis_pager *p, struct cis_fill_job *job)
 {
-	for (size_t i = 0; i < job->nr_pages; i++) {
-		uint64_t word;
-		bool installed = cis_bit_test(job->installed, i);
-
-		if (!cis_bit_test(job->claimed, i))
-			continue;
-		word = cis_word_load(p, job->pgno[i]);
-		if (cis_word_state(word) != CIS_PAGE_BUSY || cis_word_cookie(word) != job->id)
-			continue; /* removed meanwhile */
-		cis_page_set(p, job->pgno[i], installed ? CIS_PAGE_RESIDENT : CIS_PAGE_ABSENT, 0);
-		p->stats.pages_filled += installed;
-	}
+	for (size_t i = 0; i < job->nr_pages; i++)
+		if (cis_bit_test(job->claimed, i)) /* removed meanwhile, it is no longer the job's */
+			cis_page_give_back(p, job->pgno[i], job->id);
+	CIS_POINT(job_settled);
+	p->stats.pages_filled += job->installed;
 	p->stats.reads++;
 	p->stats.bytes_read += job->bytes_read;
 	p->jobs_out--;
@@ -274,7 +270,7 @@ void cis_fill_sweep(struct cis_pager *p)
 {
 	uint64_t end;
 
-	if (p->have >= p->want || p->seen)
+	if (p->have >= p->want || p->seen || p->paused)
 		return;
 	if (p->have < CIS_FILL_HOT && !in_hot_section(p) && !p->hot_jobs_out) {
 		fill_touched(p);

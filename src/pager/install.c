@@ -1,8 +1,14 @@
-/* Installing runs of pages: the kernel's partial progress and its error codes are dealt with here once. */
+/*
+ * Installing runs of pages: the kernel's partial progress and its error codes are dealt with here once, and so is the order of a
+ * page's content, its word and its mapping, which a crash may cut off anywhere (doc/design/002).
+ */
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/copy.h"
+#include "base/point.h"
 #include "os/uffd.h"
 #include "pager/internal.h"
 
@@ -41,6 +47,12 @@ static int os_unregister(void *ctx, uint64_t addr, uint64_t len)
 	return cis_uffd_unregister(*(int *)ctx, addr, len);
 }
 
+static int os_allocate(void *ctx, void *addr, uint64_t len)
+{
+	(void)ctx;
+	return madvise(addr, len, MADV_POPULATE_WRITE) ? -ENOMEM : 0;
+}
+
 const struct cis_pager_os cis_pager_os_uffd = {
 	.read = os_read,
 	.copy = os_copy,
@@ -49,6 +61,7 @@ const struct cis_pager_os cis_pager_os_uffd = {
 	.poison = os_poison,
 	.wake = os_wake,
 	.unregister = os_unregister,
+	.allocate = os_allocate,
 };
 
 enum how { BY_COPY, BY_ZERO, BY_CONTINUE };
@@ -98,24 +111,84 @@ static int install(struct cis_pager *p, enum how how, uint64_t dst, const char *
 	return rc;
 }
 
-int cis_install_run(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, uint64_t nr, const char *src,
-		    uint64_t *ret_done)
+/* Pages that were claimed: nobody else may have changed their words, since REMOVEs are marked under the gate. */
+static void claimed_resident(struct cis_pager *p, uint64_t pgno, uint64_t nr, uint32_t cookie)
 {
-	uint64_t len = nr << p->page_shift, dst = cis_hva_of_page(p, r, pgno);
+	for (uint64_t i = 0; i < nr; i++) {
+		uint64_t word = cis_word_load(p, pgno + i);
+		uint64_t to = cis_word_make(CIS_PAGE_RESIDENT, cis_word_generation(word), 0);
 
-	if (!r->alias)
-		return install(p, BY_COPY, dst, src, len, ret_done);
+		assert(cis_word_state(word) == CIS_PAGE_BUSY && cis_word_cookie(word) == cookie);
+		if (!__atomic_compare_exchange_n(&p->o.state.words[pgno + i], &word, to, false, __ATOMIC_RELEASE,
+						 __ATOMIC_RELAXED))
+			assert(!"a claimed page's word was changed");
+		CIS_POINT(word_resident);
+	}
+	CIS_POINT(words_resident);
+}
 
-	char *alias = r->alias + (dst - r->hva);
+static void zeros_resident(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, uint64_t nr)
+{
+	for (uint64_t i = 0; i < nr; i++) {
+		cis_page_set(p, pgno + i, CIS_PAGE_RESIDENT, r->kind == CIS_KIND_PRIVATE ? CIS_RESIDENT_ZERO : 0);
+		CIS_POINT(word_resident);
+	}
+	CIS_POINT(words_resident);
+}
 
-	if (alias != src)
-		cis_copy_past_cache(alias, src, len);
-	return install(p, BY_CONTINUE, dst, NULL, len, ret_done);
+/* Writing into a hole of hugetlbfs when its pool is empty would be a SIGBUS. */
+int cis_install_room(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, uint64_t nr)
+{
+	uint64_t at = (pgno << p->page_shift) - r->offset;
+
+	return r->huge ? p->o.os->allocate(p->o.os_ctx, r->alias + at, nr << p->page_shift) : 0;
 }
 
 int cis_install_map(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, uint64_t nr, uint64_t *ret_done)
 {
-	return install(p, BY_CONTINUE, cis_hva_of_page(p, r, pgno), NULL, nr << p->page_shift, ret_done);
+	int rc = install(p, BY_CONTINUE, cis_hva_of_page(p, r, pgno), NULL, nr << p->page_shift, ret_done);
+
+	CIS_POINT(page_mapped);
+	return rc;
+}
+
+int cis_install_run(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, uint64_t nr, const char *src,
+		    uint32_t cookie, uint64_t *ret_done)
+{
+	uint64_t len = nr << p->page_shift, dst = cis_hva_of_page(p, r, pgno);
+	int rc;
+
+	*ret_done = 0;
+	if (!r->alias) {
+		rc = install(p, BY_COPY, dst, src, len, ret_done);
+		CIS_POINT(page_installed);
+		claimed_resident(p, pgno, *ret_done, cookie);
+		return rc;
+	}
+
+	char *alias = r->alias + (dst - r->hva);
+
+	rc = alias != src ? cis_install_room(p, r, pgno, nr) : 0;
+	if (rc)
+		return rc;
+	if (alias != src)
+		cis_copy_past_cache(alias, src, len);
+	CIS_POINT(content_written);
+	claimed_resident(p, pgno, nr, cookie);
+	return cis_install_map(p, r, pgno, nr, ret_done);
+}
+
+/* The memfd may hold what a job decoded there before the guest gave the page back. */
+static int zero_in_place(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, uint64_t nr, uint64_t *ret_done)
+{
+	int rc = cis_install_room(p, r, pgno, nr);
+
+	if (rc)
+		return rc;
+	memset(r->alias + ((pgno << p->page_shift) - r->offset), 0, nr << p->page_shift);
+	CIS_POINT(content_written);
+	zeros_resident(p, r, pgno, nr);
+	return cis_install_map(p, r, pgno, nr, ret_done);
 }
 
 int cis_install_zero(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, uint64_t nr, const char *zero,
@@ -124,15 +197,15 @@ int cis_install_zero(struct cis_pager *p, const struct cis_region *r, uint64_t p
 	uint64_t dst = cis_hva_of_page(p, r, pgno), at = 0, done;
 	int rc = 0;
 
-	if (r->alias && r->kind == CIS_KIND_SHARED) {
-		/* The memfd may hold what a job decoded there before the guest gave the page back. */
-		memset(r->alias + (dst - r->hva), 0, nr << p->page_shift);
-		return install(p, BY_CONTINUE, dst, NULL, nr << p->page_shift, ret_done);
-	}
+	*ret_done = 0;
+	if (r->alias && r->kind == CIS_KIND_SHARED)
+		return zero_in_place(p, r, pgno, nr, ret_done);
 	if (!r->huge)
-		return install(p, BY_ZERO, dst, NULL, nr << p->page_shift, ret_done);
-	for (; at < nr && !rc; at += done) /* hugetlb has no zero page */
+		rc = install(p, BY_ZERO, dst, NULL, nr << p->page_shift, &at);
+	for (; r->huge && at < nr && !rc; at += done) /* hugetlb has no zero page */
 		rc = install(p, BY_COPY, dst + (at << p->page_shift), zero, cis_page_bytes(p), &done);
 	*ret_done = at;
+	CIS_POINT(page_installed);
+	zeros_resident(p, r, pgno, at);
 	return rc;
 }

@@ -48,6 +48,8 @@ struct cis_pager {
 	unsigned page_shift;
 	uint64_t nr_pages;
 	bool is_gone, running; /* running: in cis_pager_run() */
+	bool paused;
+	uint64_t generation; /* of the engine that made this pager */
 	uint64_t *reported;    /* bitmap of pages that failed and were told; NULL before the first */
 	uint64_t now_ns; /* when the clock was last read: good enough where nothing slow came between */
 	uint32_t next_id; /* of jobs and fetches; never 0 */
@@ -126,6 +128,12 @@ static inline enum cis_page_state cis_page_state_at(const struct cis_pager *p, u
 	return cis_word_state(cis_word_load(p, pgno));
 }
 
+/** cis_page_claim() - it is ABSENT, and BUSY with @cookie from now on. */
+void cis_page_claim(struct cis_pager *p, uint64_t pgno, uint32_t cookie);
+
+/** cis_page_give_back() - a page that was claimed with @cookie and not installed is ABSENT again. */
+void cis_page_give_back(struct cis_pager *p, uint64_t pgno, uint32_t cookie);
+
 uint32_t cis_pager_new_id(struct cis_pager *p);
 void cis_pager_set_gone(struct cis_pager *p);
 
@@ -139,28 +147,46 @@ static inline uint64_t cis_hva_of_page(const struct cis_pager *p, const struct c
 	return r->hva + (pgno << p->page_shift) - r->offset;
 }
 
-/* install.c: kernel calls on runs of pages; no words are touched, any thread. */
+/* install.c: kernel calls on runs of pages, and their words. */
 
 /**
- * cis_install_run() - put @nr pages from @src into the guest
- * @pgno:     first page; all in region @r
+ * cis_install_run() - put @nr pages from @src into the guest; any thread, a worker under the gate
+ * @pgno:     first page; all in region @r, and their words BUSY with @cookie
+ * @src:      in the region's alias, where they belong: content is complete there
  * @ret_done: pages that are in place now, from the first on, also on error
  *
  * A page that is there already counts as done: it has the same content or a newer one.
+ *
+ * Words of copied pages are RESIDENT after the kernel has them.  Where there is an alias, all are
+ * RESIDENT before the first is mapped, and stay so when mapping fails: a fault maps them.  Words
+ * that are BUSY afterwards were not installed (cis_page_give_back()).
  *
  * Return: 0; -EAGAIN (the address space is changing: events are waiting, or will
  * be done soon); -ESRCH (the guest is gone); -ENOENT (not mapped or not ours any
  * more); -ENOMEM, ...
  */
 int cis_install_run(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, uint64_t nr, const char *src,
-		    uint64_t *ret_done);
+		    uint32_t cookie, uint64_t *ret_done);
 
-/** cis_install_zero() - likewise, zeros.  @zero: CIS_SPAN_MAX zeros. */
+/** cis_install_zero() - likewise, zeros; on the shard, words may be anything.  @zero: CIS_SPAN_MAX zeros. */
 int cis_install_zero(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, uint64_t nr, const char *zero,
 		     uint64_t *ret_done);
 
-/** cis_install_map() - likewise, what lies in the region's memfd already. */
+/** cis_install_room() - before the alias of pages is written to: that they have memory.  Return: 0 or -ENOMEM. */
+int cis_install_room(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, uint64_t nr);
+
+/** cis_install_map() - likewise, what lies in the region's memfd already; words are left alone. */
 int cis_install_map(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, uint64_t nr, uint64_t *ret_done);
+
+/* events.c */
+
+/** cis_remove_mark() - the pages of [start, end) are REMOVED. */
+void cis_remove_mark(struct cis_pager *p, uint64_t start, uint64_t end);
+
+/* adopt.c */
+
+/** cis_adopt() - the state was another engine's: act on what it had read, and take over what it was at. */
+void cis_adopt(struct cis_pager *p);
 
 /* fault.c */
 

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/point.h"
 #include "pager/job.h"
 
 const struct cis_image *cis_fill_job_image(const struct cis_fill_job *job)
@@ -57,6 +58,7 @@ bool cis_fill_job_begin(struct cis_fill_job *job, struct cis_scratch *scratch, s
 				       .buf = job->buf->data, .done = read_done, .ctx = job };
 	job->reading = true;
 	cis_store_submit(store, &req, 1);
+	CIS_POINT(job_begun);
 	return !job->reading;
 }
 
@@ -69,12 +71,6 @@ static size_t run_end(const struct cis_fill_job *job, size_t from, size_t end, c
 	       cis_region_of_page(job->p, job->pgno[i]) == r)
 		i++;
 	return i;
-}
-
-static void mark(struct cis_fill_job *job, size_t from, uint64_t nr)
-{
-	for (uint64_t i = 0; i < nr; i++)
-		cis_bit_set(job->installed, from + i);
 }
 
 /* Pages [from, end) of the job, whose bytes start at @raw.  Under the gate. */
@@ -92,8 +88,8 @@ static int install_pages(struct cis_fill_job *job, size_t from, size_t end, cons
 			continue;
 		r = cis_region_of_page(p, job->pgno[i]);
 		to = run_end(job, i, end, r);
-		rc = cis_install_run(p, r, job->pgno[i], to - i, raw + ((i - from) << p->page_shift), &done);
-		mark(job, i, done);
+		rc = cis_install_run(p, r, job->pgno[i], to - i, raw + ((i - from) << p->page_shift), job->id, &done);
+		job->installed += done;
 		if (rc == -EAGAIN || rc == -ENOENT)
 			rc = 0; /* the sweep or a fault comes back to them */
 	}
@@ -150,18 +146,23 @@ static int do_unit(struct cis_fill_job *job, struct cis_scratch *scratch, unsign
 	pthread_rwlock_rdlock(&p->gate);
 	place = in_place(job, from, end);
 	if (place)
+		rc = cis_install_room(p, cis_region_of_page(p, job->pgno[from]), job->pgno[from], end - from);
+	if (place && !rc)
 		rc = produce(job, scratch, nr_chunks, place, &raw);
+	CIS_POINT(job_decoded);
 	if (place && !rc)
 		rc = install_pages(job, from, end, raw);
 	pthread_rwlock_unlock(&p->gate);
 	if (place)
 		return rc;
 	rc = produce(job, scratch, nr_chunks, NULL, &raw);
+	CIS_POINT(job_decoded);
 	if (rc)
 		return rc;
 	pthread_rwlock_rdlock(&p->gate);
 	rc = install_pages(job, from, end, raw);
 	pthread_rwlock_unlock(&p->gate);
+	CIS_POINT(job_unit);
 	return rc;
 }
 

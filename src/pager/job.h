@@ -11,7 +11,8 @@
  *
  * The shard fills it in and reads it when it is over; in between it is the
  * worker's.  Page i is the job's while @claimed says so and its word is BUSY
- * with @id: the shard may take a page away at any time, by changing its word.
+ * with @id.  The shard may take a page away, by changing its word, but not while
+ * a worker holds the gate; a worker makes it RESIDENT, and holds the gate.
  */
 struct cis_fill_job {
 	struct cis_pager *p;
@@ -22,7 +23,8 @@ struct cis_fill_job {
 	unsigned at; /* chunks done */
 	size_t nr_pages, page_at;
 	uint64_t pgno[CIS_JOB_PAGES]; /* in the order of the raw bytes */
-	uint64_t claimed[CIS_JOB_PAGES / 64], installed[CIS_JOB_PAGES / 64];
+	uint64_t claimed[CIS_JOB_PAGES / 64];
+	uint64_t installed; /* pages */
 	struct cis_iobuf *buf;
 	struct cis_span span;
 	struct cis_store_req req;

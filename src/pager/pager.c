@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/point.h"
 #include "pager/internal.h"
 
 static const char *const kind_names[] = { "anonymous", "shared", "private" };
@@ -122,6 +123,9 @@ int cis_pager_create(const struct cis_pager_opts *opts, struct cis_pager **ret, 
 		return rc;
 	}
 	assert(p->o.state.header->nr_pages == p->nr_pages);
+	p->generation = opts->adopt ? opts->generation : p->o.state.header->generation;
+	if (opts->adopt)
+		cis_adopt(p);
 	*ret = p;
 	return 0;
 }
@@ -161,6 +165,22 @@ uint32_t cis_pager_new_id(struct cis_pager *p)
 	if (!++p->next_id)
 		p->next_id = 1;
 	return p->next_id;
+}
+
+void cis_page_claim(struct cis_pager *p, uint64_t pgno, uint32_t cookie)
+{
+	cis_page_set(p, pgno, CIS_PAGE_BUSY, cookie);
+	CIS_POINT(word_busy);
+}
+
+void cis_page_give_back(struct cis_pager *p, uint64_t pgno, uint32_t cookie)
+{
+	uint64_t word = cis_word_load(p, pgno);
+
+	if (cis_word_state(word) != CIS_PAGE_BUSY || cis_word_cookie(word) != cookie)
+		return;
+	cis_page_set(p, pgno, CIS_PAGE_ABSENT, 0);
+	CIS_POINT(word_given_back);
 }
 
 const struct cis_region *cis_region_of_page(const struct cis_pager *p, uint64_t pgno)

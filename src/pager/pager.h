@@ -2,8 +2,8 @@
  * The pager: page states of one guest, and all that moves its pages.
  *
  * A pager is driven by one thread, its guest's shard: that thread alone reads the guest's userfaultfd and writes its page
- * words, so states need no locks.  Bulk work is handed out as fill jobs, which any worker thread may run; a worker installs
- * pages but writes no word, and the shard settles the job afterwards.
+ * words, so states need no locks.  Bulk work is handed out as fill jobs, which any worker thread may run: of the pages that the
+ * shard has claimed for a job its worker makes those RESIDENT that it installs, and the shard gives back the others.
  *
  * What the world is made of comes in from outside (kernel calls, clock, stores), so that a model test can drive the pager
  * through any interleaving.  Nothing here logs, sleeps or exits.
@@ -69,6 +69,7 @@ struct cis_pager_os {
 	int (*poison)(void *ctx, uint64_t dst, uint64_t len, uint64_t *ret_done);
 	int (*wake)(void *ctx, uint64_t dst, uint64_t len);
 	int (*unregister)(void *ctx, uint64_t addr, uint64_t len);
+	int (*allocate)(void *ctx, void *addr, uint64_t len); /* of this process: -ENOMEM instead of SIGBUS */
 };
 
 /** cis_pager_os_uffd - the real ones; ctx points to the descriptor (int). */
@@ -121,6 +122,10 @@ struct cis_pager;
  * @failed:     a page cannot be produced; called once a page.  With
  *              CIS_POLICY_KILL, or where the kernel has no POISON, @kill is true
  * @gone:       the guest's address space is no more; called once
+ * @adopt:      @state is of cis_state_adopt(): an engine that is gone has left it.  REMOVEs that it had read are
+ *              acted on, its unfinished installs are given up; cis_pager_wake_all() is to follow, when
+ *              the guest is being served
+ * @generation: with @adopt, of this engine
  * @stirred:    a read has ended outside cis_pager_run(), which wants to be called
  *              again, or cis_pager_quiesce(); may be NULL
  */
@@ -139,6 +144,8 @@ struct cis_pager_opts {
 	bool neighbours;
 	enum cis_policy policy;
 	unsigned tries;
+	bool adopt;
+	uint64_t generation;
 	void (*failed)(void *ctx, uint64_t pgno, bool kill, const struct cis_error *err);
 	void (*gone)(void *ctx);
 	void (*stirred)(void *ctx);
@@ -167,6 +174,29 @@ bool cis_pager_run(struct cis_pager *p);
 
 /** cis_pager_deadline() - when cis_pager_run() wants to be called again, on the clock; UINT64_MAX: not by time. */
 uint64_t cis_pager_deadline(const struct cis_pager *p);
+
+/**
+ * cis_pager_wake_all() - let every thread that waits for a page fault again
+ *
+ * A fault that another engine had read is not delivered again otherwise (vmm-protocols.md
+ * hazard 10).  A call a region, 0.5 us without waiters.
+ */
+void cis_pager_wake_all(struct cis_pager *p);
+
+/**
+ * cis_pager_pause() - stand still, so that another engine may take over
+ *
+ * From the first call on nothing new is begun: no events are read, no jobs handed
+ * out, no reads tried again; those under way are cancelled.  To be called again
+ * after @stirred and after cis_pager_job_done() until it is true.
+ *
+ * Return: true when nothing is in flight: no word changes and nothing is installed
+ * any more until cis_pager_resume(); the pager may be destroyed then.
+ */
+bool cis_pager_pause(struct cis_pager *p);
+
+/** cis_pager_resume() - go on as if nothing had happened; cis_pager_run() is to follow. */
+void cis_pager_resume(struct cis_pager *p);
 
 const struct cis_pager_stats *cis_pager_stats(const struct cis_pager *p);
 

@@ -17,7 +17,9 @@
 
 #include "base/error.h"
 
-#define CIS_STATE_LAYOUT 1u
+/* Layouts that are known, byte by byte in doc/state.md. */
+#define CIS_STATE_LAYOUT_MIN 1u
+#define CIS_STATE_LAYOUT_MAX 1u
 #define CIS_RING_SLOTS	 1024u /* 32 KiB */
 
 /**
@@ -61,6 +63,12 @@ static inline uint64_t cis_word_make(enum cis_page_state state, uint32_t generat
 	return (uint64_t)state | (uint64_t)(generation & 0xffffff) << 8 | (uint64_t)cookie << 32;
 }
 
+/*
+ * The cookie of a RESIDENT page of private memory that was given zeros of its own: what its base has is another content, and is
+ * not mapped should the page fault again.
+ */
+#define CIS_RESIDENT_ZERO 1u
+
 /** struct cis_state_header - as in the memfd, in the host's byte order: it never leaves the host */
 struct cis_state_header {
 	char magic[8]; /* "CISSTATE" */
@@ -84,14 +92,14 @@ struct cis_state {
 	uint64_t bytes;
 };
 
-/** cis_state_bytes() - size of the memfd for a guest of @nr_pages pages. */
-uint64_t cis_state_bytes(uint64_t nr_pages);
+/** cis_state_bytes() - size of the memfd for a guest of @nr_pages pages, in a layout that is known. */
+uint64_t cis_state_bytes(unsigned layout, uint64_t nr_pages);
 
 /**
- * cis_state_init() - write the header of a new, zeroed state memfd
- * @map: cis_state_bytes(nr_pages) of it, mapped shared; unmapped by the caller in the end
+ * cis_state_init() - write the header of a new state memfd: zeroed, but for what another engine's cis_state_init() came to
+ * @map: cis_state_bytes(layout, nr_pages) of it, mapped shared; unmapped by the caller in the end
  */
-void cis_state_init(void *map, uint64_t nr_pages, uint64_t generation, struct cis_state *ret);
+void cis_state_init(void *map, unsigned layout, uint64_t nr_pages, uint64_t generation, struct cis_state *ret);
 
 /**
  * cis_state_lock() - keep header and ring in memory, so that reading events never waits for a page of its own
@@ -103,10 +111,14 @@ int cis_state_lock(const struct cis_state *st);
 /**
  * cis_state_adopt() - check one that another engine has left
  *
- * Return: 0; -EBADMSG (magic, checksum, sizes, a word or an index that no engine
- * writes), -EPROTONOSUPPORT (another layout).
+ * Return: 0; -ENODATA (no engine has finished cis_state_init(), so none has served its
+ * guest: do that), -EBADMSG (magic, checksum, sizes, a word or an index that no
+ * engine writes), -EPROTONOSUPPORT (a layout that is not known).
  */
 int cis_state_adopt(void *map, uint64_t bytes, struct cis_state *ret, struct cis_error *err);
+
+/** cis_state_set_generation() - of the engine that serves it now; at each instant one of both can be adopted. */
+void cis_state_set_generation(struct cis_state *st, uint64_t generation);
 
 /**
  * cis_ring_room() - where the next events go, and how many fit there in one piece
@@ -131,5 +143,8 @@ static inline struct uffd_msg *cis_ring_at(struct cis_state *st, uint64_t i)
 
 /** cis_ring_drop() - the first @n events have been acted on. */
 void cis_ring_drop(struct cis_state *st, size_t n);
+
+/** cis_ring_clear() - drop all events, and all that were not committed. */
+void cis_ring_clear(struct cis_state *st);
 
 #endif

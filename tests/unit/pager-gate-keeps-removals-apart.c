@@ -154,7 +154,7 @@ static void nothing_is_read_while_pages_go_in(void **state)
 		.size = sizeof(opts), .regions = &region, .nr_regions = 1, .os = &kernel, .os_ctx = &w, .clock = cis_now_ns,
 		.store_of = store_of, .tries = 1, .ctx = &w,
 	};
-	void *map = calloc(1, cis_state_bytes(PAGES));
+	void *map = calloc(1, cis_state_bytes(CIS_STATE_LAYOUT_MAX, PAGES));
 	struct actor shard, first, second;
 	struct cis_fill_job *jobs[2];
 	struct cis_scratch *scratch;
@@ -171,7 +171,7 @@ static void nothing_is_read_while_pages_go_in(void **state)
 	sem_init(&w.go, 0, 0);
 	opts.image = w.img;
 	opts.scratch = scratch;
-	cis_state_init(map, PAGES, 1, &opts.state);
+	cis_state_init(map, CIS_STATE_LAYOUT_MAX, PAGES, 1, &opts.state);
 	assert_int_equal(cis_pager_create(&opts, &w.pager, &err), 0);
 	cis_pager_fill(w.pager, CIS_FILL_ALL);
 	for (int i = 0; i < 2; i++)

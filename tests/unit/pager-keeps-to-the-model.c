@@ -1,6 +1,6 @@
 /*
  * Millions of random interleavings of touches, REMOVEs, reads, fills and failures: no thread ever sees a wrong byte, none waits
- * for ever, and the page words say what is mapped.
+ * for ever, and the page words say what is mapped; also when the pager is killed anywhere, and another one takes over.
  *
  * CIS_MODEL_SEED=N runs one world again; CIS_MODEL_STEPS=N sets how many steps in all.
  */
@@ -18,6 +18,8 @@ static uint64_t number(const char *name, uint64_t otherwise)
 	return text ? strtoull(text, NULL, 0) : otherwise;
 }
 
+static uint64_t crashes, handovers;
+
 static uint64_t run_world(uint64_t seed)
 {
 	struct world w;
@@ -29,6 +31,9 @@ static uint64_t run_world(uint64_t seed)
 	if (!w.wrong)
 		world_settle(&w);
 	uint64_t touches = w.touches;
+
+	crashes += w.crashes;
+	handovers += w.handovers;
 
 	world_close(&w);
 	if (w.wrong)
@@ -51,7 +56,8 @@ static void interleavings_of_all_kinds(void **state)
 		for (uint64_t s = 1; s <= steps / WORLD_STEPS; s++)
 			touches += run_world(s);
 	rmdir(dir);
-	print_message("%llu touches of pages checked\n", (unsigned long long)touches);
+	print_message("%llu touches of pages checked, %llu crashes, %llu hand-overs\n", (unsigned long long)touches,
+		      (unsigned long long)crashes, (unsigned long long)handovers);
 	assert_true(touches > 0);
 }
 

@@ -2,7 +2,11 @@
 
 #include <errno.h>
 
+#include "base/point.h"
 #include "os/memfd.h"
+#include "pager/job.h"
+
+static struct world *now; /* one at a time, for the points */
 
 static uint64_t dice(struct world *w, uint64_t n)
 {
@@ -15,6 +19,49 @@ static void see(struct world *w, const char *wrong, uint64_t pgno)
 		return;
 	w->wrong = wrong;
 	w->wrong_page = pgno;
+}
+
+static void vcpu_step(struct world *w, struct vcpu *v, bool quiet);
+static void balloon_step(struct world *w, struct balloon *b, bool quiet);
+
+/* Between any two steps of the pager the guest may do something, and a chance to die. */
+static void chance(struct world *w)
+{
+	if (w->aside && !dice(w, 6))
+		vcpu_step(w, &w->vcpu[dice(w, VCPUS)], true);
+	if (w->aside && !dice(w, 6))
+		balloon_step(w, &w->balloon[dice(w, BALLOONS)], true);
+	if (!w->crash_in || w->in_claim)
+		return;
+	if (!--w->crash_in)
+		longjmp(w->crashed, 1);
+}
+
+static void at_point(enum cis_point point)
+{
+	(void)point;
+	chance(now);
+}
+
+static bool is_zero(const uint8_t *page)
+{
+	static const uint8_t zeros[TEST_PAGE];
+
+	return !memcmp(page, zeros, TEST_PAGE);
+}
+
+/* What the guest sees where it is mapped. */
+static uint8_t *page_at(struct world *w, uint64_t pgno)
+{
+	return (w->memory == PRIVATE && !w->own[pgno] ? w->base : w->mem) + pgno * TEST_PAGE;
+}
+
+/* Is it in the file, so that it faults as minor? */
+static bool in_file(struct world *w, uint64_t pgno)
+{
+	if (w->memory == PRIVATE)
+		return !is_zero(w->base + pgno * TEST_PAGE);
+	return w->memory != ANONYMOUS && w->cached[pgno];
 }
 
 /* The kernel. */
@@ -47,6 +94,7 @@ static int k_read(void *ctx, struct uffd_msg *msgs, size_t max, size_t *ret_n)
 	struct world *w = ctx;
 	size_t n = 0;
 
+	chance(w);
 	for (unsigned i = 0; i < VCPUS && n < max; i++) {
 		struct vcpu *v = &w->vcpu[i];
 
@@ -67,6 +115,7 @@ static int k_read(void *ctx, struct uffd_msg *msgs, size_t max, size_t *ret_n)
 		msgs[n].arg.remove.start = HVA + b->first * TEST_PAGE;
 		msgs[n++].arg.remove.end = HVA + (b->first + b->nr) * TEST_PAGE;
 	}
+	chance(w);
 	*ret_n = n;
 	return n ? 0 : -EAGAIN;
 }
@@ -74,7 +123,7 @@ static int k_read(void *ctx, struct uffd_msg *msgs, size_t max, size_t *ret_n)
 static int put_copy(struct world *w, uint64_t pgno, const uint8_t *src)
 {
 	memcpy(w->mem + pgno * TEST_PAGE, src, TEST_PAGE);
-	w->cached[pgno] = true;
+	w->cached[pgno] = w->own[pgno] = true;
 	return 0;
 }
 
@@ -82,18 +131,19 @@ static int put_zero(struct world *w, uint64_t pgno, const uint8_t *src)
 {
 	(void)src;
 	memset(w->mem + pgno * TEST_PAGE, 0, TEST_PAGE);
-	w->cached[pgno] = true;
+	w->cached[pgno] = w->own[pgno] = true;
 	return 0;
 }
 
 static int put_map(struct world *w, uint64_t pgno, const uint8_t *src)
 {
 	(void)src;
-	if (!w->alias && !w->copied)
+	if (w->memory == ANONYMOUS)
 		see(w, "CONTINUE on anonymous memory", pgno);
-	if (w->copied && !w->cached[pgno])
+	if (w->memory != ALIASED && !in_file(w, pgno))
 		return -EFAULT;
 	w->cached[pgno] = true; /* the pager wrote through its mapping before, which allocates */
+	w->own[pgno] = false;
 	return 0;
 }
 
@@ -105,6 +155,7 @@ static int each(struct world *w, uint64_t dst, uint64_t len, uint64_t *ret_done,
 	bool fills = put == put_copy || put == put_zero;
 	int rc = 0;
 
+	chance(w);
 	if (changing(w)) {
 		*ret_done = 0;
 		return -EAGAIN;
@@ -114,11 +165,13 @@ static int each(struct world *w, uint64_t dst, uint64_t len, uint64_t *ret_done,
 		return -ENOENT;
 	}
 	for (; i < nr && !rc; i++) {
-		rc = w->present[first + i] || (fills && w->copied && w->cached[first + i]) ? -EEXIST : put(w, first + i, src ? src + i * TEST_PAGE : NULL);
+		rc = w->present[first + i] || (fills && w->memory == COPIED && w->cached[first + i]) ?
+			     -EEXIST : put(w, first + i, src ? src + i * TEST_PAGE : NULL);
 		if (rc)
 			break;
 		w->present[first + i] = true;
 	}
+	chance(w); /* the kernel wakes at the end, and maybe has not */
 	wake(w, first, i);
 	*ret_done = i * TEST_PAGE;
 	return rc && i ? -EAGAIN : rc; /* progress hides the reason */
@@ -156,10 +209,11 @@ static int k_wake(void *ctx, uint64_t dst, uint64_t len)
 	struct world *w = ctx;
 	uint64_t first = (dst - HVA) / TEST_PAGE, nr = len / TEST_PAGE;
 
-	/* It would fault again, be woken again, and so for ever. */
-	for (unsigned i = 0; i < VCPUS; i++)
+	/* It would fault again, be woken again, and so for ever; but once for a REMOVE that was marked. */
+	chance(w);
+	for (unsigned i = 0; i < VCPUS && !w->waking; i++)
 		if (w->vcpu[i].state == WAITS_READ && w->vcpu[i].pgno - first < nr && !w->present[w->vcpu[i].pgno] &&
-		    !w->cached[w->vcpu[i].pgno] && !removing(w, w->vcpu[i].pgno))
+		    cis_word_state(w->state.words[w->vcpu[i].pgno]) != CIS_PAGE_REMOVED && !in_file(w, w->vcpu[i].pgno) && !removing(w, w->vcpu[i].pgno))
 			see(w, "woken without its page", w->vcpu[i].pgno);
 	wake(w, first, nr);
 	return 0;
@@ -262,16 +316,9 @@ static void guest_gone(void *ctx)
 
 /* Threads of the guest. */
 
-static bool is_zero(const uint8_t *page)
-{
-	static const uint8_t zeros[TEST_PAGE];
-
-	return !memcmp(page, zeros, TEST_PAGE);
-}
-
 static void use_page(struct world *w, uint64_t pgno)
 {
-	uint8_t *is = w->mem + pgno * TEST_PAGE, *should = w->ref + pgno * TEST_PAGE;
+	uint8_t *is = page_at(w, pgno), *should = w->ref + pgno * TEST_PAGE;
 
 	w->touches++;
 	if (w->poisoned[pgno]) {
@@ -285,6 +332,8 @@ static void use_page(struct world *w, uint64_t pgno)
 	}
 	if (removing(w, pgno) || dice(w, 3))
 		return; /* a write to what is being given back is lost or not: not worth modelling */
+	w->own[pgno] = true;
+	is = page_at(w, pgno);
 	test_fill_page(is, 2, test_random(&w->rnd));
 	memcpy(should, is, TEST_PAGE);
 }
@@ -301,7 +350,7 @@ static void vcpu_step(struct world *w, struct vcpu *v, bool quiet)
 		return;
 	}
 	v->faulted = true;
-	v->minor = (w->alias || w->copied) && w->cached[v->pgno];
+	v->minor = in_file(w, v->pgno);
 	v->state = WAITS_UNREAD;
 }
 
@@ -328,8 +377,8 @@ static void balloon_step(struct world *w, struct balloon *b, bool quiet)
 		break;
 	case RUNS_ON:
 		for (uint64_t p = b->first; p < b->first + b->nr; p++) {
-			w->present[p] = w->poisoned[p] = w->cached[p] = false;
-			if (w->alias || w->copied)
+			w->present[p] = w->poisoned[p] = w->cached[p] = w->own[p] = false;
+			if (w->memory != PRIVATE)
 				memset(w->mem + p * TEST_PAGE, 0, TEST_PAGE);
 			memset(w->ref + p * TEST_PAGE, 0, TEST_PAGE);
 		}
@@ -342,15 +391,20 @@ static void balloon_step(struct world *w, struct balloon *b, bool quiet)
 static void worker_step(struct world *w, unsigned i)
 {
 	if (!w->job[i]) {
+		w->in_claim = true;
 		w->job[i] = cis_pager_next_job(w->pager);
-		w->job_over[i] = false;
+		w->in_claim = w->job_over[i] = false;
+		chance(w);
 	} else if (!w->job_over[i]) {
 		w->job_over[i] = !cis_fill_job_step(w->job[i], w->worker[i], &w->job_store);
 	} else {
 		struct cis_fill_job *job = w->job[i];
 
 		w->job[i] = NULL;
+		w->settling = job;
+		w->jobs_before = w->pager->jobs_out;
 		cis_pager_job_done(w->pager, job);
+		w->settling = NULL;
 	}
 }
 
@@ -386,27 +440,197 @@ static void record_step(struct world *w)
 static void check_words(struct world *w)
 {
 	for (uint64_t p = 0; p < PAGES; p++) {
-		enum cis_page_state s = cis_pager_state_of(w->pager, p);
+		enum cis_page_state s = cis_word_state(w->state.words[p]);
+		const uint8_t *ref = w->ref + p * TEST_PAGE;
+		bool own_zero = w->memory == PRIVATE && cis_word_cookie(w->state.words[p]) == CIS_RESIDENT_ZERO;
 		bool moving = removing(w, p);
 
-		if (s == CIS_PAGE_ABSENT && w->present[p])
+		w->left[p] &= w->present[p] && (s == CIS_PAGE_ABSENT || s == CIS_PAGE_BUSY || s == CIS_PAGE_REMOVED);
+		if (s == CIS_PAGE_ABSENT && w->present[p] && !w->left[p])
 			see(w, "mapped, but absent by its word", p);
-		if (s == CIS_PAGE_REMOVED && w->present[p] && !moving)
+		if (s == CIS_PAGE_REMOVED && w->present[p] && !moving && !w->left[p])
 			see(w, "mapped, but removed by its word", p);
+		if (s != CIS_PAGE_RESIDENT || w->present[p] || moving)
+			continue;
 		/* A page zapped after zeros were installed for a fault behind its REMOVE: it reads as zeros again. */
-		if (s == CIS_PAGE_RESIDENT && !w->present[p] && !w->cached[p] && !moving && !is_zero(w->ref + p * TEST_PAGE))
-			see(w, "resident by its word, but not mapped", p);
+		if (w->memory == ANONYMOUS || w->memory == COPIED ? !w->cached[p] && !is_zero(ref) :
+		    own_zero ? !is_zero(ref) : memcmp((w->memory == PRIVATE ? w->base : w->mem) + p * TEST_PAGE, ref, TEST_PAGE))
+			see(w, "resident by its word, but neither mapped nor in the file", p);
 	}
 }
 
 /* The host reclaims the mapping of a shared page: it faults again, as minor. */
 static void unmap(struct world *w, uint64_t pgno)
 {
-	if ((w->alias || w->copied) && w->cached[pgno] && !w->poisoned[pgno])
+	if (in_file(w, pgno) && !w->own[pgno] && !w->poisoned[pgno])
 		w->present[pgno] = false;
 }
 
-bool world_step(struct world *w)
+/* A clone has the page brought into the base. */
+static void other_clone(struct world *w, uint64_t pgno)
+{
+	if (w->memory == PRIVATE)
+		memcpy(w->base + pgno * TEST_PAGE, w->content + pgno * TEST_PAGE, TEST_PAGE);
+}
+
+/* Death, and the next one. */
+
+/* What the kernel frees with a process. */
+static void bury(struct world *w, struct cis_pager *p)
+{
+	struct cis_fetch *f;
+
+	if (w->settling && p->jobs_out == w->jobs_before)
+		free(w->settling);
+	w->settling = NULL;
+	for (unsigned i = 0; i < JOBS; i++) {
+		if (w->job[i] && w->job[i]->buf && !w->job_over[i])
+			cis_scratch_put(w->worker[i], w->job[i]->buf);
+		free(w->job[i]);
+		w->job[i] = NULL;
+	}
+	while ((f = p->fetches)) {
+		p->fetches = f->next;
+		if (f->buf)
+			cis_scratch_put(w->scratch, f->buf);
+		free(f);
+	}
+	w->nr_held = 0;
+	p->jobs_out = 0;
+	cis_pager_destroy(p);
+}
+
+/* How far a decode in place had come is anybody's guess. */
+static void scribble(struct world *w)
+{
+	for (uint64_t p = 0; p < PAGES; p++) {
+		enum cis_page_state s = cis_word_state(w->state.words[p]);
+
+		if (w->present[p] && (s == CIS_PAGE_BUSY || s == CIS_PAGE_ABSENT || (s == CIS_PAGE_REMOVED && !removing(w, p)))) {
+			if (w->memory == ALIASED && !w->poisoned[p])
+				see(w, "mapped before its word said so", p);
+			w->left[p] = true;
+		}
+		if (w->memory == ALIASED && s == CIS_PAGE_BUSY && !w->present[p])
+			test_fill_page(w->mem + p * TEST_PAGE, 2, test_random(&w->rnd));
+	}
+}
+
+static void die(struct world *w)
+{
+	struct cis_pager *p = w->pager ? w->pager : w->adopting;
+
+	w->crashes++;
+	w->crash_in = 0;
+	w->pager = w->adopting = NULL;
+	w->pausing = w->waking = false;
+	bury(w, p);
+	scribble(w);
+}
+
+static void open_pager(struct world *w, bool adopt)
+{
+	w->opts.state = w->state;
+	w->opts.adopt = adopt;
+	w->opts.generation = ++w->generation;
+	if (cis_pager_create(&w->opts, &w->adopting, NULL))
+		abort();
+}
+
+static void adopt(struct world *w)
+{
+	struct cis_error err;
+
+	if (cis_state_adopt(w->state_map, cis_state_bytes(CIS_STATE_LAYOUT_MAX, PAGES), &w->state, &err)) {
+		see(w, "what is left cannot be adopted", 0);
+		return;
+	}
+	open_pager(w, !w->crash_in);
+	if (w->crash_in) { /* as cis_pager_create() does, but that it can be buried half way */
+		w->adopting->generation = w->generation;
+		cis_adopt(w->adopting);
+	}
+	if (w->state.header->generation != w->generation)
+		see(w, "adopted, but of another generation", 0);
+	w->waking = true;
+	cis_pager_wake_all(w->adopting);
+	w->waking = false;
+	w->pager = w->adopting;
+	w->adopting = NULL;
+	cis_pager_fill(w->pager, (enum cis_fill)dice(w, 3));
+}
+
+/* Standing still: nothing changes but by the guest. */
+static void stand(struct world *w)
+{
+	uint64_t words[PAGES];
+	bool present[PAGES];
+
+	memcpy(words, w->state.words, sizeof(words));
+	for (unsigned i = (unsigned)dice(w, 20); i; i--) {
+		balloon_step(w, &w->balloon[dice(w, BALLOONS)], false);
+		vcpu_step(w, &w->vcpu[dice(w, VCPUS)], false);
+		memcpy(present, w->present, sizeof(present));
+		cis_pager_run(w->pager);
+		if (cis_pager_next_job(w->pager) || cis_pager_deadline(w->pager) != UINT64_MAX ||
+		    memcmp(present, w->present, sizeof(present)))
+			see(w, "a paused pager does something", 0);
+	}
+	if (memcmp(words, w->state.words, sizeof(words)))
+		see(w, "a paused pager writes words", 0);
+}
+
+static void pause_step(struct world *w)
+{
+	w->pausing = !cis_pager_pause(w->pager);
+	if (w->pausing)
+		return;
+	stand(w);
+	w->handovers++;
+	if (dice(w, 2)) {
+		cis_state_set_generation(&w->state, ++w->generation); /* the other one came that far */
+		w->waking = true;
+		cis_pager_resume(w->pager);
+		w->waking = false;
+	} else {
+		cis_pager_destroy(w->pager);
+		w->pager = NULL;
+	}
+}
+
+static void dead_step(struct world *w)
+{
+	switch (dice(w, 4)) {
+	case 0:
+		vcpu_step(w, &w->vcpu[dice(w, VCPUS)], false);
+		break;
+	case 1:
+		balloon_step(w, &w->balloon[dice(w, BALLOONS)], false);
+		break;
+	case 2:
+		unmap(w, dice(w, PAGES));
+		break;
+	case 3:
+		w->crash_in = dice(w, 3) ? 0 : 1 + (unsigned)dice(w, 60);
+		adopt(w);
+	}
+}
+
+static void rare_step(struct world *w)
+{
+	unmap(w, dice(w, PAGES));
+	other_clone(w, dice(w, PAGES));
+	if (!dice(w, 40))
+		record_step(w);
+	if (!dice(w, 60))
+		cis_pager_fill(w->pager, (enum cis_fill)(1 + dice(w, 2)));
+	if (w->mortal && !dice(w, 15) && !w->crash_in)
+		w->crash_in = 1 + (unsigned)dice(w, 1 + dice(w, 400));
+	if (w->moves && !dice(w, 20))
+		w->pausing = true;
+}
+
+static void live_step(struct world *w)
 {
 	switch (dice(w, 16)) {
 	case 0 ... 4:
@@ -416,7 +640,10 @@ bool world_step(struct world *w)
 		balloon_step(w, &w->balloon[dice(w, BALLOONS)], false);
 		break;
 	case 7 ... 9:
-		cis_pager_run(w->pager);
+		if (w->pausing)
+			pause_step(w);
+		else
+			cis_pager_run(w->pager);
 		break;
 	case 10: case 11:
 		worker_step(w, (unsigned)dice(w, JOBS));
@@ -428,13 +655,19 @@ bool world_step(struct world *w)
 		w->clock_ns += dice(w, 4) ? dice(w, 100000) : dice(w, 400000000);
 		break;
 	case 15:
-		unmap(w, dice(w, PAGES));
-		if (!dice(w, 40))
-			record_step(w);
-		if (!dice(w, 60))
-			cis_pager_fill(w->pager, (enum cis_fill)(1 + dice(w, 2)));
+		rare_step(w);
 	}
 	check_words(w);
+}
+
+bool world_step(struct world *w)
+{
+	if (setjmp(w->crashed))
+		die(w);
+	else if (w->pager)
+		live_step(w);
+	else
+		dead_step(w);
 	return !w->wrong;
 }
 
@@ -452,6 +685,13 @@ static bool all_run(const struct world *w)
 
 bool world_settle(struct world *w)
 {
+	w->crash_in = 0;
+	w->aside = false;
+	if (!w->pager)
+		adopt(w);
+	if (w->pausing)
+		cis_pager_resume(w->pager);
+	w->pausing = false;
 	for (unsigned round = 0; round < 400 && !w->wrong; round++) {
 		for (unsigned i = 0; i < BALLOONS; i++)
 			balloon_step(w, &w->balloon[i], true);
@@ -501,35 +741,39 @@ static struct cis_image *make_image(struct world *w, const char *dir)
 	snprintf(path, sizeof(path), "%s/image", dir);
 	img = test_write_image(path, &m, &opts);
 	memcpy(w->ref, m.mem, PAGES * TEST_PAGE);
+	memcpy(w->content, m.mem, PAGES * TEST_PAGE);
 	test_memory_fini(&m);
 	return img;
 }
 
 void world_open(struct world *w, uint64_t seed, const char *dir)
 {
-	struct cis_region regions[2];
-	struct cis_error err;
-
 	*w = (struct world){ .seed = seed, .rnd = seed * 0x9e3779b97f4a7c15u + 1, .clock_ns = 1 };
 	w->ref = calloc(PAGES, TEST_PAGE);
 	w->mem = calloc(PAGES, TEST_PAGE);
-	w->alias = dice(w, 2);
-	w->copied = !w->alias && dice(w, 2);
+	w->memory = (enum memory)dice(w, 4);
+	w->base = calloc(PAGES, TEST_PAGE);
+	w->content = calloc(PAGES, TEST_PAGE);
 	w->late = dice(w, 2);
 	w->split = dice(w, PAGES);
 	w->trouble = dice(w, 3) ? 0 : 20;
+	w->mortal = dice(w, 2);
+	w->moves = dice(w, 2);
+	w->aside = dice(w, 2);
 	w->store.ops = &store_ops;
 	w->job_store.ops = &job_ops;
 	w->img = make_image(w, dir);
+	uint8_t *alias = w->memory == ALIASED ? w->mem : w->memory == PRIVATE ? w->base : NULL;
+
 	for (int i = 0; i < 2; i++)
-		regions[i] = (struct cis_region){
+		w->regions[i] = (struct cis_region){
 			.hva = HVA + (uint64_t)i * PAGES / 2 * TEST_PAGE, .bytes = PAGES / 2 * TEST_PAGE,
 			.offset = (uint64_t)i * PAGES / 2 * TEST_PAGE,
-			.kind = w->alias || w->copied ? CIS_KIND_SHARED : CIS_KIND_ANONYMOUS,
-			.alias = w->alias ? (char *)w->mem + (uint64_t)i * PAGES / 2 * TEST_PAGE : NULL,
+			.kind = w->memory == PRIVATE ? CIS_KIND_PRIVATE : w->memory == ANONYMOUS ? CIS_KIND_ANONYMOUS : CIS_KIND_SHARED,
+			.alias = alias ? (char *)alias + (uint64_t)i * PAGES / 2 * TEST_PAGE : NULL,
 		};
-	struct cis_pager_opts opts = {
-		.size = sizeof(opts), .regions = regions, .nr_regions = 2, .image = w->img, .os = &kernel, .os_ctx = w,
+	w->opts = (struct cis_pager_opts){
+		.size = sizeof(w->opts), .regions = w->regions, .nr_regions = 2, .image = w->img, .os = &kernel, .os_ctx = w,
 		.clock = model_clock, .clock_ctx = w, .store_of = store_of, .neighbours = dice(w, 2),
 		.policy = CIS_POLICY_POISON, .tries = 2, .failed = page_failed, .gone = guest_gone, .ctx = w,
 	};
@@ -538,21 +782,26 @@ void world_open(struct world *w, uint64_t seed, const char *dir)
 	for (unsigned i = 0; i < JOBS; i++)
 		if (cis_scratch_create(&w->worker[i]))
 			abort();
-	opts.scratch = w->scratch;
-	w->state_map = calloc(1, cis_state_bytes(PAGES));
-	cis_state_init(w->state_map, PAGES, 1, &opts.state);
-	if (cis_pager_create(&opts, &w->pager, &err)) {
-		fprintf(stderr, "%s\n", err.text);
-		abort();
-	}
+	w->opts.scratch = w->scratch;
+	w->state_map = calloc(1, cis_state_bytes(CIS_STATE_LAYOUT_MAX, PAGES));
+	cis_state_init(w->state_map, CIS_STATE_LAYOUT_MAX, PAGES, 1, &w->state);
+	open_pager(w, false);
+	w->pager = w->adopting;
+	w->adopting = NULL;
+	now = w;
+	cis_point_hook = at_point;
 }
 
 void world_close(struct world *w)
 {
-	for (unsigned i = 0; i < JOBS; i++)
+	cis_point_hook = NULL;
+	w->crash_in = 0;
+	if (!w->pager)
+		adopt(w);
+	for (unsigned i = 0; i < JOBS && w->pager; i++)
 		while (w->job[i])
 			worker_step(w, i);
-	if (!cis_pager_quiesce(w->pager))
+	if (w->pager && !cis_pager_quiesce(w->pager))
 		see(w, "does not come to rest", 0);
 	cis_pager_destroy(w->pager);
 	cis_scratch_destroy(w->scratch);
@@ -561,5 +810,7 @@ void world_close(struct world *w)
 	cis_image_unref(w->img);
 	free(w->state_map);
 	free(w->mem);
+	free(w->base);
+	free(w->content);
 	free(w->ref);
 }

@@ -1,6 +1,7 @@
 /*
  * A world for the pager in which everything is simulated and a seeded scheduler decides what happens next: vCPU threads
- * that touch pages, a balloon that gives them back, workers that fill, a store that answers late, wrongly or not at all.
+ * that touch pages, a balloon that gives them back, workers that fill, a store that answers late, wrongly or not at all; and a
+ * kill -9 between any two steps that the pager takes, after which another one adopts what is left.
  *
  * The kernel's part follows userfaultfd as measured: faults are read before events whatever their order; installs fail with
  * EAGAIN from a REMOVE's madvise() until its caller has run on, maybe half way; EEXIST on pages that are there; a fault that
@@ -9,6 +10,7 @@
 #ifndef TESTS_UNIT_PAGER_MODEL_H
 #define TESTS_UNIT_PAGER_MODEL_H
 
+#include <setjmp.h>
 #include <stdbool.h>
 
 #include "pager/pager.h"
@@ -38,14 +40,21 @@ struct balloon {
 
 struct world {
 	uint64_t seed, rnd;
-	bool alias;  /* shared memory that is filled in place */
-	bool copied; /* shared memory that is copied to; neither: anonymous */
+	enum memory {
+		ANONYMOUS,
+		COPIED,	 /* shared memory that is copied to */
+		ALIASED, /* shared memory that is filled in place */
+		PRIVATE, /* mapped from a base that clones share */
+	} memory;
 	uint64_t clock_ns;
 
 	struct cis_image *img;
+	uint8_t *content;	/* the image's */
 	uint8_t *ref;		/* what each page reads as */
 	uint64_t split;		/* a page at which the kernel's mapping ends and another begins, without our knowing */
-	uint8_t *mem;		/* the guest's memory; for alias the memfd too */
+	uint8_t *mem;		/* the guest's memory; ALIASED: the memfd too */
+	uint8_t *base;		/* PRIVATE: what the clones share */
+	bool own[PAGES];	/* PRIVATE: the guest has a page of its own, and does not see the base's */
 	bool present[PAGES];	/* mapped in the guest */
 	bool cached[PAGES];	/* shared: in the memfd, and stays there when the host drops the mapping */
 	bool poisoned[PAGES];
@@ -53,8 +62,11 @@ struct world {
 	struct balloon balloon[BALLOONS];
 
 	struct cis_scratch *scratch, *worker[JOBS];
-	struct cis_pager *pager;
+	struct cis_region regions[2];
+	struct cis_pager_opts opts;
+	struct cis_pager *pager; /* NULL: dead */
 	void *state_map;
+	struct cis_state state;
 	struct cis_fill_job *job[JOBS];
 	bool job_over[JOBS];
 
@@ -64,6 +76,20 @@ struct world {
 	unsigned trouble; /* one in so many reads fails; 0: none */
 	bool late;	  /* the store answers later */
 	uint64_t failed, touches, removes;
+
+	/* death */
+	bool mortal, moves; /* it may be killed; it may be asked to stand still */
+	bool aside;	    /* the guest runs on while the pager is at something */
+	unsigned crash_in; /* at that many chances from now; 0: not */
+	jmp_buf crashed;
+	bool in_claim;	     /* in cis_pager_next_job(), which would leak */
+	bool left[PAGES];    /* installed by one that died before its word could say so */
+	struct cis_fill_job *settling;
+	unsigned jobs_before;
+	struct cis_pager *adopting;
+	uint64_t generation, crashes, handovers;
+	bool pausing, waking;
+
 	const char *wrong; /* what was seen that must never be */
 	uint64_t wrong_page;
 };

@@ -10,10 +10,10 @@ static struct cis_state st;
 
 static int setup(void **state)
 {
-	*state = aligned_alloc(4096, cis_state_bytes(PAGES));
+	*state = aligned_alloc(4096, cis_state_bytes(CIS_STATE_LAYOUT_MAX, PAGES));
 	assert_non_null(*state);
-	memset(*state, 0, cis_state_bytes(PAGES));
-	cis_state_init(*state, PAGES, 3, &st);
+	memset(*state, 0, cis_state_bytes(CIS_STATE_LAYOUT_MAX, PAGES));
+	cis_state_init(*state, CIS_STATE_LAYOUT_MAX, PAGES, 3, &st);
 	return 0;
 }
 
@@ -41,7 +41,7 @@ static void words_and_events_are_found_again(void **state)
 	cis_ring_room(&st, &max)->event = UFFD_EVENT_REMOVE;
 	assert_int_equal(max, CIS_RING_SLOTS);
 	cis_ring_commit(&st, 1);
-	assert_int_equal(cis_state_adopt(*state, cis_state_bytes(PAGES), &got, NULL), 0);
+	assert_int_equal(cis_state_adopt(*state, cis_state_bytes(CIS_STATE_LAYOUT_MAX, PAGES), &got, NULL), 0);
 	assert_int_equal(got.header->generation, 3);
 	assert_int_equal(cis_word_state(got.words[7]), CIS_PAGE_REMOVED);
 	assert_int_equal(cis_word_generation(got.words[7]), 5);
@@ -51,7 +51,7 @@ static void words_and_events_are_found_again(void **state)
 
 static void what_no_engine_writes_is_refused(void **state)
 {
-	uint64_t bytes = cis_state_bytes(PAGES);
+	uint64_t bytes = cis_state_bytes(CIS_STATE_LAYOUT_MAX, PAGES);
 
 	refused(*state, 100, -EBADMSG, "only 100 bytes");
 	refused(*state, bytes + 4096, -EBADMSG, "sizes");
@@ -63,6 +63,8 @@ static void what_no_engine_writes_is_refused(void **state)
 	refused(*state, bytes, -EBADMSG, "checksum");
 	st.header->magic[0] = 'X';
 	refused(*state, bytes, -EBADMSG, "magic");
+	memset(st.header->magic, 0, 8);
+	refused(*state, bytes, -ENODATA, "no engine");
 }
 
 int main(void)

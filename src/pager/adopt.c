@@ -1,0 +1,79 @@
+/*
+ * From one engine to the next: taking over the state of one that is gone, and standing still for one that takes over.
+ *
+ * What the dead engine was at between any two instructions is found in the words and in the ring (doc/design/002); all here
+ * may be done twice, should this engine die too.
+ */
+#include <linux/userfaultfd.h>
+
+#include "base/point.h"
+#include "pager/internal.h"
+
+/*
+ * Every REMOVE in the ring: counted or not, its caller has been let go by the kernel, and no fault that came later was
+ * answered before it was struck out.
+ */
+static void replay_removes(struct cis_pager *p)
+{
+	for (size_t i = 0; i < CIS_RING_SLOTS; i++) {
+		struct uffd_msg *msg = &p->o.state.ring[i];
+
+		if (msg->event != UFFD_EVENT_REMOVE)
+			continue;
+		cis_remove_mark(p, msg->arg.remove.start, msg->arg.remove.end);
+		CIS_POINT(adopt_marked);
+		__atomic_store_n(&msg->event, 0, __ATOMIC_RELEASE);
+		CIS_POINT(adopt_struck);
+	}
+	CIS_POINT(adopt_replayed);
+}
+
+/* Whoever was installing them is gone.  What was copied is there, and copying it again is refused. */
+static void free_busy(struct cis_pager *p)
+{
+	for (uint64_t pgno = 0; pgno < p->nr_pages; pgno++)
+		if (cis_page_state_at(p, pgno) == CIS_PAGE_BUSY) {
+			cis_page_set(p, pgno, CIS_PAGE_ABSENT, 0);
+			CIS_POINT(adopt_word);
+		}
+	CIS_POINT(adopt_words);
+}
+
+void cis_adopt(struct cis_pager *p)
+{
+	replay_removes(p);
+	free_busy(p);
+	cis_ring_clear(&p->o.state); /* page faults: their threads fault again when they are woken */
+	cis_state_set_generation(&p->o.state, p->generation);
+	CIS_POINT(adopt_header);
+}
+
+void cis_pager_wake_all(struct cis_pager *p)
+{
+	for (size_t i = 0; i < p->nr_regions; i++) {
+		p->o.os->wake(p->o.os_ctx, p->regions[i].hva, p->regions[i].bytes);
+		CIS_POINT(adopt_woken);
+	}
+}
+
+bool cis_pager_pause(struct cis_pager *p)
+{
+	p->paused = true;
+	CIS_POINT(pause_asked);
+	if (!cis_fetch_quiesce(p) || p->jobs_out)
+		return false;
+	CIS_POINT(paused);
+	return true;
+}
+
+void cis_pager_resume(struct cis_pager *p)
+{
+	if (!p->paused)
+		return;
+	p->paused = false;
+	if (p->o.state.header->generation != p->generation) /* the other engine had begun to adopt it */
+		cis_state_set_generation(&p->o.state, p->generation);
+	cis_pager_wake_all(p);
+	p->waiters_due = p->nr_deferred > 0;
+	CIS_POINT(resumed);
+}
