@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "daemon/request.h"
+#include "os/sock.h"
 
 #define BODY_MAX     ((size_t)64 << 10)
 #define CONNECTIONS  256u /* beside one for each guest: who runs them may wait for the end of each */
@@ -246,6 +247,15 @@ static void take_body(struct cis_request *req, const char *data, size_t len)
 	more[req->body_len] = 0;
 }
 
+/* Whoever got hold of the socket, by a mode that is too generous or a descriptor passed on, must still be one of these. */
+static bool may_ask(struct MHD_Connection *conn)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD);
+	struct cis_peer peer;
+
+	return info && !cis_sock_peer(info->connect_fd, &peer) && (!peer.uid || peer.uid == geteuid());
+}
+
 static enum MHD_Result handle(void *cls, struct MHD_Connection *conn, const char *url, const char *method,
 			      const char *version, const char *data, size_t *data_len, void **state)
 {
@@ -272,7 +282,9 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *conn, const char
 	req->path = url;
 	if (req->answered)
 		return reply(req);
-	if (req->too_large)
+	if (!may_ask(conn))
+		cis_request_refuse(req, "no_permission", "only root and the user of the daemon may ask");
+	else if (req->too_large)
 		cis_request_refuse(req, "too_large", "a body has at most %zu bytes", BODY_MAX);
 	else if (api->closing)
 		cis_request_refuse(req, "wrong_state", "the daemon is stopping");

@@ -4,11 +4,14 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+
+#define NO_WISH_US 2000000000 /* the kernel's PM_QOS_CPU_LATENCY_DEFAULT_VALUE */
 
 struct cis_awake {
 	uint64_t quiet_ns;
@@ -16,6 +19,7 @@ struct cis_awake {
 	_Atomic int held;
 	pthread_mutex_t lock; /* of what follows */
 	int fd;
+	bool asked;
 	uint64_t since_ns, total_ns;
 };
 
@@ -26,7 +30,8 @@ int cis_awake_create(unsigned quiet_ms, struct cis_awake **ret)
 	if (!a)
 		return -ENOMEM;
 	a->quiet_ns = (uint64_t)quiet_ms * 1000000u;
-	a->fd = -1;
+	/* Opened while the process still may; where it cannot be, nothing is held, and faults take longer. */
+	a->fd = quiet_ms ? open("/dev/cpu_dma_latency", O_WRONLY | O_CLOEXEC) : -1;
 	pthread_mutex_init(&a->lock, NULL);
 	*ret = a;
 	return 0;
@@ -42,18 +47,17 @@ void cis_awake_destroy(struct cis_awake *a)
 	free(a);
 }
 
-/* The kernel keeps to it as long as the file is open.  Where it cannot be opened nothing is held, and faults take longer. */
+/* Open, the file asks for nothing until microseconds are written to it; the kernel keeps to the last ones. */
+static bool ask(struct cis_awake *a, int32_t us)
+{
+	return a->fd >= 0 && write(a->fd, &us, sizeof(us)) == sizeof(us);
+}
+
 static void hold(struct cis_awake *a)
 {
-	int32_t zero = 0;
-
 	pthread_mutex_lock(&a->lock);
-	if (a->fd < 0) {
-		a->fd = open("/dev/cpu_dma_latency", O_WRONLY | O_CLOEXEC);
-		if (a->fd >= 0 && write(a->fd, &zero, sizeof(zero)) != sizeof(zero)) {
-			close(a->fd);
-			a->fd = -1;
-		}
+	if (!a->asked) {
+		a->asked = ask(a, 0);
 		a->since_ns = cis_now_ns(NULL);
 	}
 	atomic_store(&a->held, 1);
@@ -87,11 +91,11 @@ int cis_awake_tick(struct cis_awake *a)
 	if (!atomic_load(&a->held)) {
 		/* nothing to do */
 	} else if (now >= last + a->quiet_ns) {
-		if (a->fd >= 0) {
-			close(a->fd);
+		if (a->asked) {
+			ask(a, NO_WISH_US);
 			a->total_ns += now - a->since_ns;
 		}
-		a->fd = -1;
+		a->asked = false;
 		atomic_store(&a->held, 0);
 	} else {
 		wait = (int)((last + a->quiet_ns - now) / 1000000) + 1;
@@ -105,7 +109,7 @@ uint64_t cis_awake_held_ns(struct cis_awake *a)
 	uint64_t total;
 
 	pthread_mutex_lock(&a->lock);
-	total = a->total_ns + (a->fd >= 0 ? cis_now_ns(NULL) - a->since_ns : 0);
+	total = a->total_ns + (a->asked ? cis_now_ns(NULL) - a->since_ns : 0);
 	pthread_mutex_unlock(&a->lock);
 	return total;
 }

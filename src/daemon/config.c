@@ -11,7 +11,7 @@
 #include "base/log.h"
 #include "store/layers.h"
 
-enum type { PATH, LAYERS, NUMBER, YES_NO, LEVEL };
+enum type { PATH, WORD, LAYERS, NUMBER, YES_NO, LEVEL };
 
 static const struct key {
 	const char *name;
@@ -29,6 +29,8 @@ static const struct key {
 	{ "tries", NUMBER, offsetof(struct cis_config, tries), 20 },
 	{ "handshake_ms", NUMBER, offsetof(struct cis_config, handshake_ms), 3600000 },
 	{ "awake_ms", NUMBER, offsetof(struct cis_config, awake_ms), 3600000 },
+	{ "user", WORD, offsetof(struct cis_config, user), 0 },
+	{ "harden", YES_NO, offsetof(struct cis_config, harden), 0 },
 	{ "neighbours", YES_NO, offsetof(struct cis_config, neighbours), 0 },
 	{ "detach", YES_NO, offsetof(struct cis_config, detach), 0 },
 	{ "log_level", LEVEL, offsetof(struct cis_config, log_level), 0 },
@@ -43,7 +45,8 @@ void cis_config_init(struct cis_config *c)
 {
 	*c = (struct cis_config){
 		.control = strdup("/run/cistern/control.sock"), .traces = strdup("/var/lib/cistern/traces"),
-		.images = strdup("/var/lib/cistern/images"), .store_layers = strdup(""), .guests = 4096, .tries = 4, .handshake_ms = 10000, .awake_ms = 100,
+		.images = strdup("/var/lib/cistern/images"), .store_layers = strdup(""), .user = strdup(""), .guests = 4096,
+		.tries = 4, .handshake_ms = 10000, .awake_ms = 100, .harden = true,
 		.neighbours = true, .detach = true, .log_level = CIS_LOG_INFO,
 	};
 }
@@ -54,6 +57,7 @@ void cis_config_fini(struct cis_config *c)
 	free(c->traces);
 	free(c->images);
 	free(c->store_layers);
+	free(c->user);
 }
 
 static int set_text(char **at, const char *key, const char *value, struct cis_error *err)
@@ -104,6 +108,8 @@ static int set(struct cis_config *c, const struct key *key, const char *value, s
 	switch (key->type) {
 	case PATH:
 		return set_path(at, key->name, value, err);
+	case WORD:
+		return set_text(at, key->name, value, err);
 	case LAYERS:
 		return set_layers(at, key->name, value, err);
 	case NUMBER:

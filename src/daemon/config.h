@@ -20,6 +20,8 @@ struct cis_config {
 	unsigned tries;	    /* tries = N: reads of a chunk before the guest's failure policy */
 	unsigned handshake_ms; /* handshake_ms = N: a handshake that is not complete by then is refused */
 	unsigned awake_ms;  /* awake_ms = N: keep CPUs from idling deeply that long after a guest's last fault; 0: never */
+	char *user;	    /* user = NAME: whom the engine becomes; empty: it stays who it is */
+	bool harden;	    /* harden = yes|no: give up capabilities and system calls that are not needed */
 	bool neighbours;    /* neighbours = yes|no: install the rest of a chunk with the page that faulted */
 	bool detach;	    /* detach = yes|no: hand a wholly filled guest to the kernel */
 	int log_level;	    /* log_level = error|warn|info|debug */

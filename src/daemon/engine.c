@@ -12,6 +12,7 @@
 #include "daemon/awake.h"
 #include "daemon/events.h"
 #include "daemon/guest_int.h"
+#include "daemon/harden.h"
 #include "os/uffd.h"
 
 #define TICK_MS	     1000
@@ -155,7 +156,9 @@ static int start(struct cis_engine *e, int wire, struct cis_error *err)
 			return rc;
 		cis_log(CIS_LOG_WARN, "stores fail on purpose: %s (store_layers)", e->config->store_layers);
 	}
-	rc = start_threads(e, err);
+	rc = cis_harden_engine(e->config, err); /* what needs privilege has been opened; threads inherit what is left */
+	if (!rc)
+		rc = start_threads(e, err);
 	if (rc)
 		return rc;
 	rc = cis_keeper_link_create(wire, &cis_guest_link_ops, e, &e->link);

@@ -8,6 +8,7 @@
 
 #include "daemon/config.h"
 #include "daemon/engine.h"
+#include "daemon/harden.h"
 #include "daemon/keeper.h"
 #include "daemon/log.h"
 
@@ -115,7 +116,8 @@ static int keeper(const struct cis_config *config, int argc, char **argv)
 		free(args);
 		return fail(&err);
 	}
-	if (cis_keeper_control(k, config->control, &err) || cis_keeper_start(k, args, env, &err) || cis_keeper_run(k, &status))
+	if (cis_keeper_control(k, config->control, &err) || cis_harden_keeper(config, &err) || cis_keeper_start(k, args, env, &err) ||
+	    cis_keeper_run(k, &status))
 		status = fail(&err);
 	cis_keeper_destroy(k);
 	free(args);
