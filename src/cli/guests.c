@@ -10,6 +10,8 @@
 #include "cli/output.h"
 #include "client/api.h"
 
+#define GET_TRIES 100u /* an engine that dies of the request itself is not asked for ever */
+
 static char *fill_path(const char *path, const char *id)
 {
 	const char *star = id ? strchr(path, '*') : NULL;
@@ -24,8 +26,8 @@ static char *fill_path(const char *path, const char *id)
 	return full;
 }
 
-int cli_call(const char *method, const char *path, const char *id, const json_t *body, json_t **ret,
-	     struct cis_error *err)
+int cli_call_once(const char *method, const char *path, const char *id, const json_t *body, json_t **ret,
+		  struct cis_error *err)
 {
 	_cleanup_free_ char *full = fill_path(path, id);
 	struct cis_api *api;
@@ -41,6 +43,19 @@ int cli_call(const char *method, const char *path, const char *id, const json_t 
 	cis_api_close(api);
 	if (!r && ret && !*ret)
 		return cis_fail(err, EPROTO, "%s: empty answer", cli_control);
+	return r;
+}
+
+/* Whoever only asks may ask again: the engine that was asked has been replaced, and the keeper holds the socket. */
+int cli_call(const char *method, const char *path, const char *id, const json_t *body, json_t **ret,
+	     struct cis_error *err)
+{
+	unsigned tries = strcmp(method, "GET") ? 1 : GET_TRIES;
+	int r;
+
+	do
+		r = cli_call_once(method, path, id, body, ret, err);
+	while (r == -ECONNRESET && --tries);
 	return r;
 }
 

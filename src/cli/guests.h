@@ -5,9 +5,13 @@
 #include "cli/cli.h"
 
 /** cli_call() - one request at the control socket; @id, when not NULL, replaces the '*' of @path.  As
- * cis_api_call(). */
+ * cis_api_call().  A GET is made again when the engine is replaced in the middle of it. */
 int cli_call(const char *method, const char *path, const char *id, const json_t *body, json_t **ret,
 	     struct cis_error *err);
+
+/** cli_call_once() - likewise, not made again: -ECONNRESET. */
+int cli_call_once(const char *method, const char *path, const char *id, const json_t *body, json_t **ret,
+		  struct cis_error *err);
 
 /** cli_guest_list() - the array of guests; the caller's. */
 int cli_guest_list(json_t **ret, struct cis_error *err);

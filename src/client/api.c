@@ -134,6 +134,8 @@ static int transfer(struct cis_api *api, const char *method, const char *path, c
 		return refuse_connect(api, err);
 	if (rc == CURLE_OUT_OF_MEMORY)
 		return cis_fail(err, ENOMEM, "%s: no memory", api->socket);
+	if (rc == CURLE_GOT_NOTHING || rc == CURLE_RECV_ERROR || rc == CURLE_SEND_ERROR || rc == CURLE_PARTIAL_FILE)
+		return cis_fail(err, ECONNRESET, "%s: the daemon hung up before it answered", api->socket);
 	if (rc)
 		return cis_fail(err, EPROTO, "%s: %s", api->socket,
 				*api->reason ? api->reason : curl_easy_strerror(rc));

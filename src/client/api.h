@@ -26,6 +26,7 @@ void cis_api_close(struct cis_api *api);
  *          May be NULL when it does not matter
  *
  * Return: 0; -ECONNREFUSED, -ENOENT, -EACCES when the daemon cannot be reached;
+ * -ECONNRESET when it hung up, with the request done or not: its engine was replaced;
  * for an error object of the daemon the errno that is nearest to its code
  * (-ENOENT not_found, -EEXIST exists, -ETIMEDOUT timeout, ...), with its
  * message as text; -EPROTO for an answer that is not what doc/api.md says.

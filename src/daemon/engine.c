@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/stat.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@
 #include "daemon/awake.h"
 #include "daemon/events.h"
 #include "daemon/guest_int.h"
+#include "daemon/handover.h"
 #include "daemon/harden.h"
 #include "os/uffd.h"
 
@@ -44,6 +46,19 @@ static void close_everywhere(struct cis_engine *e, struct cis_image *img)
 	cis_image_unref(img);
 }
 
+/* Images do not change: the file that is open already is not read again, which counts when a thousand guests are taken over. */
+static struct cis_image_use *image_of_file(struct cis_engine *e, const struct stat *st)
+{
+	for (size_t i = 0; i < e->nr_images; i++) {
+		struct cis_image_use *u = &e->images[i];
+
+		if (u->dev == st->st_dev && u->ino == st->st_ino && u->bytes == st->st_size &&
+		    !memcmp(&u->mtime, &st->st_mtim, sizeof(u->mtime)) && !memcmp(&u->ctime, &st->st_ctim, sizeof(u->ctime)))
+			return u;
+	}
+	return NULL;
+}
+
 int cis_engine_image(struct cis_engine *e, const char *path, struct cis_image **ret, struct cis_error *err)
 {
 	char copy[4096];
@@ -51,10 +66,17 @@ int cis_engine_image(struct cis_engine *e, const char *path, struct cis_image **
 	struct cis_image_dirs search = {
 		.path = dirs, .nr = (size_t)chain_dirs(e->config->images, copy, sizeof(copy), dirs, 16)
 	};
-	struct cis_image_use *more;
+	struct stat st = { 0 };
+	struct cis_image_use *use = stat(path, &st) ? NULL : image_of_file(e, &st), *more;
 	struct cis_image *img;
-	int rc = cis_image_open(path, &search, &img, err);
+	int rc;
 
+	if (use) {
+		use->guests++;
+		*ret = use->img;
+		return 0;
+	}
+	rc = cis_image_open(path, &search, &img, err);
 	if (rc)
 		return rc;
 	for (size_t i = 0; i < e->nr_images; i++)
@@ -70,7 +92,12 @@ int cis_engine_image(struct cis_engine *e, const char *path, struct cis_image **
 		return cis_fail(err, ENOMEM, "%s: out of memory", path);
 	}
 	e->images = more;
-	e->images[e->nr_images++] = (struct cis_image_use){ img, 1 };
+	if (fstat(cis_image_fd(img), &st))
+		st.st_ino = 0; /* no file has that */
+	e->images[e->nr_images++] = (struct cis_image_use){
+		.img = img, .guests = 1, .dev = st.st_dev, .ino = st.st_ino, .bytes = st.st_size, .mtime = st.st_mtim,
+		.ctime = st.st_ctim,
+	};
 	*ret = img;
 	return 0;
 }
@@ -130,15 +157,6 @@ static int start_threads(struct cis_engine *e, struct cis_error *err)
 	return 0;
 }
 
-/* Before anything that can fail: whoever does not say what it is is no engine. */
-static int say_hello(struct cis_engine *e)
-{
-	struct cis_wire_hello hello = { .wire = CIS_WIRE_VERSION, .layout_min = CIS_STATE_LAYOUT_MIN, .layout_max = CIS_STATE_LAYOUT_MAX,
-					.version = CISTERN_VERSION };
-
-	return cis_keeper_link_hello(e->link, &hello);
-}
-
 static int start(struct cis_engine *e, int wire, struct cis_error *err)
 {
 	int rc = cis_mailbox_init(&e->box);
@@ -163,7 +181,7 @@ static int start(struct cis_engine *e, int wire, struct cis_error *err)
 		return rc;
 	rc = cis_keeper_link_create(wire, &cis_guest_link_ops, e, &e->link);
 	if (!rc)
-		rc = say_hello(e);
+		rc = cis_handover_hello(e);
 	if (rc)
 		return cis_fail(err, -rc, "wire to the keeper: %s", strerror(-rc));
 	e->has_keeper = true;
@@ -217,13 +235,12 @@ static void loop(struct cis_engine *e)
 	struct epoll_event ev[EPOLL_EVENTS];
 	int link_fd = cis_keeper_link_fd(e->link);
 	uint64_t next_tick = 0;
-	bool more = false;
+	bool more = false, has_api = false;
 
 	watch(e, e->box.event);
 	watch(e, link_fd);
-	watch(e, cis_api_fd(e->api));
 	while (!e->stopping || !all_gone(e)) {
-		int wait = shorter(shorter(cis_awake_tick(e->awake), cis_api_timeout_ms(e->api)), TICK_MS);
+		int wait = shorter(shorter(cis_awake_tick(e->awake), has_api ? cis_api_timeout_ms(e->api) : -1), TICK_MS);
 
 		epoll_wait(e->epoll, ev, EPOLL_EVENTS, more ? 0 : wait);
 		if (e->has_keeper) {
@@ -238,7 +255,12 @@ static void loop(struct cis_engine *e)
 			cis_guest_tick(e);
 			next_tick = cis_now_ns(NULL) + TICK_MS * 1000000ull;
 		}
-		cis_api_run(e->api); /* last, as what comes before may answer requests */
+		if (!has_api && e->mode != CIS_ENGINE_LEARNS) { /* clients wait until all guests are known */
+			watch(e, cis_api_fd(e->api));
+			has_api = true;
+		}
+		if (has_api)
+			cis_api_run(e->api); /* last, as what comes before may answer requests */
 	}
 }
 
@@ -272,7 +294,6 @@ int cis_engine_main(const struct cis_config *config, int wire)
 		cis_log(CIS_LOG_ERROR, "engine: %s", err.text);
 		return 1;
 	}
-	cis_keeper_link_ready(e.link, 0);
 	cis_log(CIS_LOG_INFO, "engine: serving on %s, %u shards, %u workers", config->control, e.nr_shards,
 		cis_workers_nr(e.workers));
 	loop(&e);

@@ -6,6 +6,7 @@
 #define CIS_DAEMON_ENGINE_H
 
 #include <sys/types.h>
+#include <time.h>
 
 #include "daemon/config.h"
 #include "daemon/keeper_link.h"
@@ -18,16 +19,35 @@ struct cis_events;
 struct cis_guest;
 struct cis_awake;
 
-/** struct cis_image_use - an open image and how many guests use it */
+struct cis_conn;
+
+#define CIS_ENGINE_BUCKETS 1024u
+
+/** struct cis_image_use - an open image, the file that it was, and how many guests use it */
 struct cis_image_use {
 	struct cis_image *img;
 	unsigned guests;
+	dev_t dev;
+	ino_t ino;
+	off_t bytes;
+	struct timespec mtime, ctime;
 };
+
+/**
+ * enum cis_engine_mode - who acts
+ * @CIS_ENGINE_LEARNS:  the keeper tells what there is; facts are collected, nothing is asked for or served.  So it is
+ *                      with a standby until it is told to go
+ * @CIS_ENGINE_SERVES:  the one that does
+ * @CIS_ENGINE_STANDS_STILL: it did, and another may follow; facts are collected
+ */
+enum cis_engine_mode { CIS_ENGINE_LEARNS, CIS_ENGINE_SERVES, CIS_ENGINE_STANDS_STILL };
 
 struct cis_engine {
 	const struct cis_config *config;
 	struct cis_keeper_link *link;
 	bool has_keeper, stopping;
+	enum cis_wire_role role;
+	enum cis_engine_mode mode;
 	struct cis_mailbox box;
 	int epoll;
 	struct cis_workers *workers;
@@ -35,12 +55,16 @@ struct cis_engine {
 	unsigned nr_shards;
 	struct cis_guest **guests; /* by id */
 	size_t nr_guests;
+	struct cis_guest *by_serial[CIS_ENGINE_BUCKETS];
+	struct cis_conn *conns[CIS_ENGINE_BUCKETS];
+	uint64_t last_conn; /* the newest that was told of */
 	struct cis_layers *layers; /* of guests that name none, or NULL */
 	struct cis_image_use *images;
 	size_t nr_images;
 	struct cis_pager_stats past; /* of all guests that are forgotten */
 	uint64_t next_serial;
 	uint64_t generation;
+	uint64_t takeover_ns; /* what taking over took, of what this engine did itself */
 	uint64_t started_ns;
 	pid_t keeper_pid;
 	struct cis_api *api;

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/cleanup.h"
 #include "base/log.h"
 #include "daemon/events.h"
 #include "daemon/guest_int.h"
@@ -36,6 +37,11 @@ int cis_guest_state_parse(const char *text)
 	return -EINVAL;
 }
 
+const char *cis_guest_shown_state(const struct cis_guest *g)
+{
+	return g->stalled ? "stalled" : state_names[g->state];
+}
+
 bool cis_guest_id_ok(const char *id)
 {
 	size_t n = strlen(id);
@@ -43,52 +49,6 @@ bool cis_guest_id_ok(const char *id)
 	if (!n || n > CIS_GUEST_ID_MAX || !isalnum((unsigned char)id[0]))
 		return false;
 	return strspn(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-") == n;
-}
-
-/* The table is sorted by id.  Return: where @id is, or would be. */
-static size_t place_of(const struct cis_engine *e, const char *id)
-{
-	size_t lo = 0, hi = e->nr_guests;
-
-	while (lo < hi) {
-		size_t mid = (lo + hi) / 2;
-
-		if (strcmp(e->guests[mid]->id, id) < 0)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo;
-}
-
-struct cis_guest *cis_guest_find(struct cis_engine *e, const char *id)
-{
-	size_t at = place_of(e, id);
-
-	return at < e->nr_guests && !strcmp(e->guests[at]->id, id) ? e->guests[at] : NULL;
-}
-
-static int table_insert(struct cis_guest *g)
-{
-	struct cis_engine *e = g->engine;
-	size_t at = place_of(e, g->id);
-	struct cis_guest **more = realloc(e->guests, (e->nr_guests + 1) * sizeof(*more));
-
-	if (!more)
-		return -ENOMEM;
-	e->guests = more;
-	memmove(&e->guests[at + 1], &e->guests[at], (e->nr_guests - at) * sizeof(*more));
-	e->guests[at] = g;
-	e->nr_guests++;
-	return 0;
-}
-
-static void table_remove(struct cis_guest *g)
-{
-	struct cis_engine *e = g->engine;
-	size_t at = place_of(e, g->id);
-
-	memmove(&e->guests[at], &e->guests[at + 1], (--e->nr_guests - at) * sizeof(*e->guests));
 }
 
 static void call_watches(struct cis_guest *g, bool deleted)
@@ -123,7 +83,10 @@ void cis_guest_move(struct cis_guest *g, enum cis_guest_state state)
 
 	if (state < g->state)
 		return;
-	g->state = state;
+	if (state != g->state) {
+		g->state = state;
+		cis_guest_note_changed(g);
+	}
 	cis_events_guest(g->engine->events, event[state], g);
 	call_watches(g, false);
 }
@@ -141,7 +104,7 @@ static void free_guest(struct cis_guest *g)
 
 void cis_guest_forget(struct cis_guest *g)
 {
-	table_remove(g);
+	cis_guest_table_remove(g);
 	call_watches(g, true);
 	cis_metrics_forget(g->engine, &g->last.stats);
 	free_guest(g);
@@ -151,22 +114,11 @@ void cis_guest_release(struct cis_guest *g)
 {
 	struct cis_engine *e = g->engine;
 
-	cis_seat_destroy(g->seat);
-	g->seat = NULL;
-	cis_memfd_unmap(g->state_map.header, g->state_bytes);
-	cis_memfd_unmap(g->alias, g->alias_bytes);
-	g->state_map = (struct cis_state){ 0 };
-	g->alias = NULL;
-	cis_fds_close(g->fds, g->nr_fds);
-	g->nr_fds = 0;
-	if (g->pidfd >= 0)
-		close(g->pidfd);
-	g->pidfd = -1;
-	cis_handshake_destroy(g->hs);
-	g->hs = NULL;
-	if (g->has_conn && e->has_keeper)
-		cis_keeper_link_release(e->link, g->conn);
-	g->has_conn = false;
+	cis_guest_close(g);
+	g->stalled = false;
+	if (g->conn && e->has_keeper)
+		cis_keeper_link_release(e->link, g->conn->id);
+	cis_conn_drop(g->conn);
 	if (g->listening && e->has_keeper)
 		cis_keeper_link_unlisten(e->link, g->serial);
 	g->listening = false;
@@ -240,7 +192,7 @@ static char *default_socket(const struct cis_engine *e, const char *id)
 	return asprintf(&path, "%.*s/guests/%s.sock", (int)(slash - control), control, id) < 0 ? NULL : path;
 }
 
-static struct cis_guest *make(struct cis_engine *e, const char *id, const struct cis_guest_opts *opts)
+static struct cis_guest *make(struct cis_engine *e, const char *id, const struct cis_guest_opts *opts, uint64_t serial)
 {
 	struct cis_guest *g = calloc(1, sizeof(*g));
 
@@ -248,8 +200,7 @@ static struct cis_guest *make(struct cis_engine *e, const char *id, const struct
 		return NULL;
 	g->engine = e;
 	snprintf(g->id, sizeof(g->id), "%s", id);
-	g->serial = ++e->next_serial;
-	g->pidfd = -1;
+	g->serial = serial;
 	g->memory.uffd = g->memory.memfd = -1;
 	g->image_path = strdup(opts->image);
 	g->socket = opts->socket ? strdup(opts->socket) : default_socket(e, id);
@@ -274,6 +225,44 @@ static int open_layers(struct cis_guest *g, const struct cis_guest_opts *opts, s
 	return 0;
 }
 
+static int make_of_note(struct cis_engine *e, const struct cis_guest_note *note, struct cis_guest **ret, struct cis_error *err)
+{
+	bool own_store = strcmp(note->store, e->config->store_layers) != 0;
+	struct cis_guest_opts opts = { .image = note->image_path, .socket = note->socket, .kind = note->kind,
+				       .store = own_store ? note->store : NULL, .policy = note->policy, .fill = note->fill,
+				       .record = note->record };
+	struct cis_guest *g = make(e, note->id, &opts, note->serial);
+	int rc = g ? open_layers(g, &opts, err) : cis_fail(err, ENOMEM, "out of memory for guest %s", note->id);
+
+	if (!rc && cis_guest_table_insert(g))
+		rc = cis_fail(err, ENOMEM, "out of memory for guest %s", note->id);
+	if (!rc) {
+		*ret = g;
+	} else if (g) {
+		cis_guest_release(g);
+		free_guest(g);
+	}
+	return rc;
+}
+
+int cis_guest_of_note(struct cis_engine *e, const struct cis_guest_note *note, struct cis_guest **ret, struct cis_error *err)
+{
+	struct cis_guest *g;
+	int rc;
+
+	if (cis_guest_find(e, note->id))
+		return cis_fail(err, EEXIST, "guest %s is there already", note->id);
+	rc = make_of_note(e, note, &g, err);
+	if (rc)
+		return rc;
+	memcpy(g->image_id, note->image_id, sizeof(g->image_id));
+	g->has_image_id = true;
+	if (g->serial > e->next_serial)
+		e->next_serial = g->serial;
+	*ret = g;
+	return 0;
+}
+
 static size_t live_guests(const struct cis_engine *e)
 {
 	size_t n = 0;
@@ -286,14 +275,18 @@ static size_t live_guests(const struct cis_engine *e)
 static int listen_for(struct cis_guest *g, const struct cis_guest_opts *opts, struct cis_error *err)
 {
 	struct cis_wire_listen listen = { .mode = 0600, .uid = opts->uid, .gid = opts->gid };
+	_cleanup_free_ char *note = NULL;
 	int rc;
 
 	if (strlen(g->socket) >= sizeof(listen.path))
 		return cis_fail(err, ENAMETOOLONG, "%s: a socket's path has at most %zu characters", g->socket,
 				sizeof(listen.path) - 1);
 	strcpy(listen.path, g->socket);
-	listen.note = g->id;
-	listen.note_len = strlen(g->id);
+	note = cis_guest_note_text(g);
+	if (!note)
+		return cis_fail(err, ENOMEM, "out of memory for guest %s", g->id);
+	listen.note = note;
+	listen.note_len = strlen(note);
 	if (!opts->socket) {
 		char *slash = strrchr(g->socket, '/');
 
@@ -321,24 +314,18 @@ int cis_guest_put(struct cis_engine *e, const char *id, const struct cis_guest_o
 		return cis_fail(err, EBUSY, "%u guests are served already (guests in cisternd.conf)", e->config->guests);
 	if (g)
 		cis_guest_forget(g);
-	g = make(e, id, opts);
+	g = make(e, id, opts, ++e->next_serial);
 	if (!g)
 		return cis_fail(err, ENOMEM, "out of memory for guest %s", id);
 	rc = open_layers(g, opts, err);
 	if (!rc)
-		rc = cis_engine_image(e, opts->image, &g->image, err);
-	if (!rc) {
-		const struct cis_image_info *info = cis_image_info(g->image);
-
-		memcpy(g->image_id, info->id, sizeof(g->image_id));
-		g->nr_pages = info->nr_pages;
-		g->page_shift = info->page_shift;
-		rc = table_insert(g) ? cis_fail(err, ENOMEM, "out of memory for guest %s", id) : 0;
-	}
+		rc = cis_guest_open_image(g, err);
+	if (!rc)
+		rc = cis_guest_table_insert(g) ? cis_fail(err, ENOMEM, "out of memory for guest %s", id) : 0;
 	if (!rc) {
 		rc = listen_for(g, opts, err);
 		if (rc)
-			table_remove(g);
+			cis_guest_table_remove(g);
 	}
 	if (rc) {
 		cis_guest_release(g);
@@ -357,12 +344,12 @@ int cis_guest_delete(struct cis_guest *g, bool force, struct cis_error *err)
 		return cis_fail(err, EBUSY, "guest %s is %s: its monitor would read zeros for absent pages; force kills it "
 				"first", g->id, cis_guest_state_name(g->state));
 	if (serves) {
-		int rc = g->pidfd >= 0 ? cis_pidfd_kill(g->pidfd, SIGKILL) : -ESRCH;
+		int pidfd = g->conn ? g->conn->pidfd : -1, rc = pidfd >= 0 ? cis_pidfd_kill(pidfd, SIGKILL) : -ESRCH;
 
 		if (rc && rc != -ESRCH)
 			return cis_fail(err, -rc, "guest %s: its monitor, process %d, cannot be killed: %s", g->id,
 					(int)g->peer.pid, strerror(-rc));
-		if (g->pidfd < 0 && !g->eof)
+		if (pidfd < 0 && !(g->conn && g->conn->eof))
 			return cis_fail(err, ESRCH, "guest %s: its monitor is not known as a process here, end it yourself",
 					g->id);
 	}
@@ -447,7 +434,7 @@ bool cis_guest_report(struct cis_guest *g, struct cis_seat_report *ret)
 void cis_guest_pages(const struct cis_guest *g, uint64_t *ret)
 {
 	memcpy(ret, g->last_pages, sizeof(g->last_pages));
-	if (!g->state_map.header)
+	if (!g->state_map.words)
 		return;
 	memset(ret, 0, sizeof(g->last_pages));
 	for (uint64_t i = 0; i < g->nr_pages; i++)
@@ -469,30 +456,47 @@ static bool is_dead(const struct cis_guest *g)
 /* The keeper tells of processes that end, while there is one. */
 static bool has_ended(const struct cis_guest *g)
 {
-	if (g->pidfd >= 0)
-		return !g->engine->has_keeper && cis_pidfd_has_exited(g->pidfd);
-	return (g->eof || !g->engine->has_keeper) && is_dead(g);
+	if (!g->conn)
+		return false;
+	if (g->conn->pidfd >= 0)
+		return !g->engine->has_keeper && cis_pidfd_has_exited(g->conn->pidfd);
+	return (g->conn->eof || !g->engine->has_keeper) && is_dead(g);
 }
 
 /* A client that stops half way would keep the guest's own monitor out. */
 static bool is_late(const struct cis_guest *g)
 {
-	return g->has_conn && !g->state_bytes &&
-	       cis_now_ns(NULL) - g->conn_ns > g->engine->config->handshake_ms * 1000000ull;
+	return g->conn && !g->conn->note && !g->accepted &&
+	       cis_now_ns(NULL) - g->conn->since_ns > g->engine->config->handshake_ms * 1000000ull;
+}
+
+/* An image that was not there when an engine began to follow another may be by now. */
+static void look_for_image(struct cis_guest *g)
+{
+	struct cis_error err;
+
+	if (cis_guest_open_image(g, &err))
+		snprintf(g->error, sizeof(g->error), "%s", err.text);
+	else
+		*g->error = 0;
 }
 
 void cis_guest_tick(struct cis_engine *e)
 {
 	struct cis_error err;
 
-	for (size_t i = 0; i < e->nr_guests; i++) {
+	for (size_t i = 0; e->mode == CIS_ENGINE_SERVES && i < e->nr_guests; i++) {
 		struct cis_guest *g = e->guests[i];
 
+		if (g->state == CIS_GUEST_EXPECTED && !g->image && !g->conn)
+			look_for_image(g);
 		if (is_late(g)) {
 			cis_fail(&err, ETIMEDOUT, "its handshake is not complete after %u ms", e->config->handshake_ms);
 			cis_guest_refuse(g, &err);
 		}
-		if (g->seat && !g->leaving && has_ended(g)) {
+		if (g->stalled)
+			cis_guest_try(g);
+		if (g->accepted && !g->leaving && g->conn && has_ended(g)) {
 			cis_guest_end(g, NULL);
 			return; /* the table may have changed; the others next time */
 		}

@@ -3,6 +3,9 @@
  *
  *	EXPECTED ──handshake──▶ FILLING ──hot section in──▶ FILLED ──all in──▶ INDEPENDENT
  *	    any of them ──monitor exits, or the guest is given up──▶ GONE
+ *
+ * A guest that another engine has served is in the state in which that one left it.  While it cannot be served (its image is
+ * not there) it is stalled: it waits, and is tried again every second.
  */
 #ifndef CIS_DAEMON_GUEST_H
 #define CIS_DAEMON_GUEST_H
@@ -46,7 +49,8 @@ struct cis_guest {
 	int listen_error; /* errno, when it is forgotten because of it */
 	char *image_path, *socket, *kind, *store;
 	struct cis_layers *layers; /* that its images are read through, or NULL */
-	struct cis_image *image; /* NULL once gone */
+	struct cis_image *image; /* NULL once gone, or not opened yet by an engine that follows */
+	bool has_image_id;
 	uint8_t image_id[CIS_IMAGE_ID_BYTES];
 	uint64_t nr_pages;
 	unsigned page_shift;
@@ -56,22 +60,20 @@ struct cis_guest {
 	char error[sizeof(((struct cis_error *)0)->text)];
 
 	/* the connection */
-	bool has_conn, acked;
-	uint64_t conn;
-	struct cis_peer peer;
-	int pidfd;
-	bool eof;
-	uint64_t conn_ns; /* since when */
-	struct cis_handshake *hs;
-	int fds[CIS_WIRE_FDS_MAX];
-	size_t nr_fds;
+	struct cis_conn *conn;
+	struct cis_peer peer; /* also when it has gone */
+	bool accepted;	      /* its handshake is complete and fits */
+	bool acked;	      /* it may run, and was told so if it asked */
+	bool adopted;	      /* another engine has served it */
+	bool in_place;	      /* its memfd is filled in place */
+	bool begun;	      /* it is being served */
+	bool stalled;	      /* it cannot be served now and waits; error says why */
 	struct cis_guest_memory memory;
-	struct cis_region *regions; /* as the pager has them; NULL before the handshake is accepted */
+	struct cis_region *regions; /* as the pager has them; NULL before it could be served */
 	size_t nr_regions;
 	void *alias; /* mapping of the memfd, or NULL */
 	uint64_t alias_bytes;
 	struct cis_state state_map;
-	uint64_t state_bytes;
 	struct cis_seat *seat;
 	bool leaving, deleted;
 	struct cis_seat_report last; /* of a guest that has gone, as its pages */
@@ -81,7 +83,11 @@ struct cis_guest {
 	bool has_trace;
 
 	struct cis_guest_watch *watches;
+	struct cis_guest *next_serial; /* of its bucket */
 };
+
+/** cis_guest_shown_state() - "stalled", or the name of the state that it is in. */
+const char *cis_guest_shown_state(const struct cis_guest *g);
 
 /** cis_guest_id_ok() - is it an id that the API allows? */
 bool cis_guest_id_ok(const char *id);

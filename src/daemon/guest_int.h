@@ -3,8 +3,22 @@
 #define CIS_DAEMON_GUEST_INT_H
 
 #include "daemon/guest.h"
+#include "daemon/guest_conn.h"
+#include "daemon/guest_note.h"
 
-/** cis_guest_move() - into a later state: events, watches. */
+/* guest_table.c */
+
+/** cis_guest_table_insert() - by id and serial.  Return: 0 or -ENOMEM. */
+int cis_guest_table_insert(struct cis_guest *g);
+void cis_guest_table_remove(struct cis_guest *g);
+struct cis_guest *cis_guest_by_serial(struct cis_engine *e, uint64_t serial);
+
+/* guest.c */
+
+/** cis_guest_of_note() - one that another engine knew, in the table.  Return: 0, -EEXIST, -ENOMEM. */
+int cis_guest_of_note(struct cis_engine *e, const struct cis_guest_note *note, struct cis_guest **ret, struct cis_error *err);
+
+/** cis_guest_move() - into a later state: note, events, watches. */
 void cis_guest_move(struct cis_guest *g, enum cis_guest_state state);
 
 /** cis_guest_refuse() - refuse its connection; the guest is expected still: somebody else may have knocked. */
@@ -24,5 +38,43 @@ void cis_guest_bury(struct cis_guest *g);
 
 /** cis_guest_forget() - out of the table, freed; nothing of it is left. */
 void cis_guest_forget(struct cis_guest *g);
+
+/* guest_serve.c */
+
+/** cis_guest_open_image() - its image, the same one as ever.  Return: as cis_image_open(), -ESTALE (another one). */
+int cis_guest_open_image(struct cis_guest *g, struct cis_error *err);
+
+/** cis_guest_accept() - look at its complete handshake.  Return: 0, -EPROTO, ... */
+int cis_guest_accept(struct cis_guest *g, struct cis_error *err);
+
+/**
+ * cis_guest_open() - all that can be made ready while another engine serves it: image, mappings
+ *
+ * Again as often as it fails.  Return: 0 or -errno; what was opened stays.
+ */
+int cis_guest_open(struct cis_guest *g, struct cis_error *err);
+
+/** cis_guest_seat() - check its state and make its seat: nobody else serves it any more.  Return: 0 or -errno. */
+int cis_guest_seat(struct cis_guest *g, struct cis_error *err);
+
+/** cis_guest_begin() - serve it from now on. */
+void cis_guest_begin(struct cis_guest *g);
+
+/** cis_guest_close() - what cis_guest_open() and cis_guest_seat() have made, but for the image. */
+void cis_guest_close(struct cis_guest *g);
+
+/** cis_guest_note_changed() - tell the keeper, for the engine that follows. */
+void cis_guest_note_changed(struct cis_guest *g);
+
+/* guest_link.c */
+
+/** cis_guest_advance() - do what its connection is ready for; the engine serves.  It may be freed. */
+void cis_guest_advance(struct cis_guest *g);
+
+/** cis_guests_settle() - the engine begins to serve: act on all that it was told. */
+void cis_guests_settle(struct cis_engine *e);
+
+/** cis_guest_try() - serve one that is stalled, if it can be now. */
+void cis_guest_try(struct cis_guest *g);
 
 #endif

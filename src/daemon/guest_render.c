@@ -56,7 +56,7 @@ json_t *cis_guest_render(struct cis_guest *g)
 	json_t *j;
 
 	cis_hex_print(g->image_id, sizeof(g->image_id), id);
-	j = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "id", g->id, "state", cis_guest_state_name(g->state),
+	j = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "id", g->id, "state", cis_guest_shown_state(g),
 		      "socket", g->socket, "image", g->image_path, "image_id", id, "kind", g->kind, "policy",
 		      cis_policy_name(g->policy), "fill", cis_fill_name(g->fill), "store", g->store);
 	if (connected && g->peer.pid)

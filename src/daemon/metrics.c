@@ -148,13 +148,18 @@ static void print_gauges(FILE *f, const struct row *rows, size_t n)
 
 static void print_engine(FILE *f, struct cis_engine *e)
 {
-	size_t by_state[CIS_GUEST_GONE + 1] = { 0 };
+	size_t by_state[CIS_GUEST_GONE + 1] = { 0 }, stalled = 0;
 
 	for (size_t i = 0; i < e->nr_guests; i++)
-		by_state[e->guests[i]->state]++;
+		*(e->guests[i]->stalled ? &stalled : &by_state[e->guests[i]->state]) += 1;
 	head(f, "cistern_guests", "gauge", "Guests by state");
 	for (int s = CIS_GUEST_EXPECTED; s <= CIS_GUEST_GONE; s++)
 		fprintf(f, "cistern_guests{state=\"%s\"} %zu\n", cis_guest_state_name((enum cis_guest_state)s), by_state[s]);
+	fprintf(f, "cistern_guests{state=\"stalled\"} %zu\n", stalled);
+	head(f, "cistern_engine", "gauge", "Which engine of its keeper serves, from 1");
+	fprintf(f, "cistern_engine %llu\n", (unsigned long long)e->generation);
+	head(f, "cistern_takeover_seconds", "gauge", "What it took this engine to take over the guests of the one before");
+	fprintf(f, "cistern_takeover_seconds %.6f\n", (double)e->takeover_ns / 1e9);
 	head(f, "cistern_images", "gauge", "Open images");
 	fprintf(f, "cistern_images %zu\n", e->nr_images);
 	head(f, "cistern_awake_seconds_total", "counter", "Time for which CPUs were kept from idling deeply");

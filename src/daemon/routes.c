@@ -394,8 +394,8 @@ static void health(struct cis_request *req, const char *id)
 {
 	struct cis_engine *e = req->engine;
 	json_int_t uptime = (json_int_t)((cis_now_ns(NULL) - e->started_ns) / 1000000000u);
-	json_t *j = json_pack("{s:s, s:s, s:I, s:I, s:i}", "status", "ok", "version", CISTERN_VERSION, "uptime_s", uptime,
-			      "guests", (json_int_t)e->nr_guests, "engine_pid", (int)getpid());
+	json_t *j = json_pack("{s:s, s:s, s:I, s:I, s:i, s:I}", "status", "ok", "version", CISTERN_VERSION, "uptime_s", uptime,
+			      "guests", (json_int_t)e->nr_guests, "engine_pid", (int)getpid(), "engine", (json_int_t)e->generation);
 
 	(void)id;
 	if (e->has_keeper)

@@ -37,7 +37,7 @@ struct cis_seat {
 	int uffd;
 	struct cis_layers *layers;
 	enum cis_fill fill, told;
-	bool detach, record, sitting, leaving, is_timed, is_stirred;
+	bool detach, record, adopted, sitting, leaving, is_timed, is_stirred;
 	unsigned jobs_out;
 	void (*notice)(void *notice);
 	void *ctx;
@@ -415,7 +415,7 @@ int cis_seat_create(struct cis_shard *shard, const struct cis_seat_opts *opts, s
 		return cis_fail(err, ENOMEM, "out of memory for a guest");
 	*seat = (struct cis_seat){
 		.shard = shard, .uffd = opts->uffd, .layers = opts->layers, .fill = opts->fill, .detach = opts->detach,
-		.record = opts->record, .notice = opts->notice, .ctx = opts->ctx,
+		.record = opts->record, .adopted = opts->pager.adopt, .notice = opts->notice, .ctx = opts->ctx,
 	};
 	pager.size = sizeof(pager);
 	pager.os = &cis_pager_os_uffd;
@@ -443,6 +443,8 @@ static void sit(void *arg)
 
 	if (seat->record)
 		cis_pager_record_start(seat->pager);
+	if (seat->adopted)
+		cis_pager_wake_all(seat->pager);
 	watch(seat->shard, seat->uffd, seat);
 	seat->sitting = true;
 	cis_pager_fill(seat->pager, seat->fill);

@@ -5,6 +5,7 @@ Usage: huge-pages.py BUILD [TEST]...
 """
 import sys
 
+import crowd
 import rig
 from rig import Guest, expect
 
@@ -67,9 +68,15 @@ def damage_costs_one_huge_page(daemon):
             daemon.wait("a", "gone")
 
 
+def guests_go_on_when_the_engine_is_killed(daemon):
+    memory, image = make_image(daemon)
+    crowd.kill_at_random(daemon, crowd.Crowd(daemon, memory, image, KINDS, HUGE, width=GUESTS), 12)
+
+
+guests_go_on_when_the_engine_is_killed.said = ("engine was ended",)
 damage_costs_one_huge_page.needs = "uffd: poison"
 
-TESTS = [every_byte_is_right, removed_pages_stay_removed_beside_a_fill, damage_costs_one_huge_page]
+TESTS = [every_byte_is_right, removed_pages_stay_removed_beside_a_fill, damage_costs_one_huge_page, guests_go_on_when_the_engine_is_killed]
 
 
 def pool(number=None):

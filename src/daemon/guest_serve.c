@@ -1,0 +1,267 @@
+/* Serving begins: what a handshake brought is looked at, opened and mapped. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "daemon/events.h"
+#include "daemon/guest_int.h"
+#include "os/memfd.h"
+#include "os/pidfd.h"
+#include "os/uffd.h"
+
+int cis_guest_open_image(struct cis_guest *g, struct cis_error *err)
+{
+	const struct cis_image_info *info;
+	struct cis_image *img;
+	int rc = g->image ? 0 : cis_engine_image(g->engine, g->image_path, &img, err);
+
+	if (rc || g->image)
+		return rc;
+	info = cis_image_info(img);
+	if (g->has_image_id && memcmp(g->image_id, info->id, sizeof(g->image_id))) {
+		cis_engine_image_put(g->engine, img);
+		return cis_fail(err, ESTALE, "%s: is not the image that the guest began with", g->image_path);
+	}
+	memcpy(g->image_id, info->id, sizeof(g->image_id));
+	g->has_image_id = true;
+	g->nr_pages = info->nr_pages;
+	g->page_shift = info->page_shift;
+	g->image = img;
+	return 0;
+}
+
+/* Decided once, when nothing has been installed: afterwards one could not tell. */
+static int choose_way(struct cis_guest *g, struct cis_error *err)
+{
+	const uint64_t minor = UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_MINOR_HUGETLBFS;
+	bool copied = g->memory.kind == CIS_KIND_SHARED && !cis_handshake_layout(g->conn->hs)->allocated;
+	struct stat st;
+
+	g->in_place = false;
+	if (g->memory.memfd < 0)
+		return 0;
+	if (fstat(g->memory.memfd, &st))
+		return cis_fail(err, errno, "memfd: %s", strerror(errno));
+	if (copied && !st.st_blocks)
+		return 0; /* copying into fresh memory is cheaper: it need not be zeroed first */
+	/* Pages that are in the file cannot be copied to, and without minor faults are read as they are. */
+	if (copied && !(g->memory.features & minor))
+		return cis_fail(err, EPROTO, "the memfd has pages already, which the guest would read instead of the image's: register "
+				"it for minor faults, or hand over an empty one");
+	if (g->memory.can_shrink)
+		return cis_fail(err, EPERM, "the memfd cannot be sealed against shrinking, so it cannot be filled in place");
+	g->in_place = true;
+	return 0;
+}
+
+int cis_guest_accept(struct cis_guest *g, struct cis_error *err)
+{
+	struct cis_guest_layout *layout = cis_handshake_layout(g->conn->hs);
+	const struct cis_image_info *info;
+	struct cis_guest_image fit;
+	int rc = cis_guest_open_image(g, err);
+
+	if (rc)
+		return rc;
+	info = cis_image_info(g->image);
+	fit = (struct cis_guest_image){
+		.path = g->image_path, .guest_bytes = info->guest_bytes, .page_shift = info->page_shift,
+		.blocks = info->regions, .nr_blocks = info->nr_regions,
+	};
+	rc = cis_guest_take_fds(layout, g->conn->fds, g->conn->nr_fds, &g->memory, err);
+	if (!rc)
+		rc = cis_guest_fit_image(layout, &fit, err);
+	if (!rc && !g->adopted)
+		rc = choose_way(g, err);
+	g->accepted = !rc;
+	return rc;
+}
+
+static int map_state(struct cis_guest *g, struct cis_error *err)
+{
+	struct cis_conn *c = g->conn;
+	void *map;
+	int rc;
+
+	if (g->state_map.header)
+		return 0;
+	rc = cis_memfd_map(c->state_fd, 0, c->state_bytes, &map);
+	if (rc)
+		return cis_fail(err, -rc, "state memfd: mmap: %s", strerror(-rc));
+	g->state_map = (struct cis_state){ .header = map, .bytes = c->state_bytes };
+	return 0;
+}
+
+static int map_alias(struct cis_guest *g, struct cis_error *err)
+{
+	struct stat st;
+	int rc;
+
+	if (!g->in_place || g->alias)
+		return 0;
+	if (g->memory.memfd < 0 || fstat(g->memory.memfd, &st))
+		return cis_fail(err, EBADF, "memfd: is not there");
+	rc = cis_memfd_map(g->memory.memfd, 0, (uint64_t)st.st_size, &g->alias);
+	if (rc)
+		return cis_fail(err, -rc, "memfd: mmap of %llu bytes: %s", (unsigned long long)st.st_size, strerror(-rc));
+	g->alias_bytes = (uint64_t)st.st_size;
+	return 0;
+}
+
+static int make_regions(struct cis_guest *g, struct cis_error *err)
+{
+	const struct cis_guest_layout *layout = cis_handshake_layout(g->conn->hs);
+
+	if (g->regions)
+		return 0;
+	g->nr_regions = layout->nr_regions;
+	g->regions = calloc(g->nr_regions, sizeof(*g->regions));
+	if (!g->regions)
+		return cis_fail(err, ENOMEM, "out of memory for %zu regions", g->nr_regions);
+	for (size_t i = 0; i < g->nr_regions; i++) {
+		const struct cis_guest_region *r = &layout->regions[i];
+
+		g->regions[i] = (struct cis_region){
+			.hva = r->hva, .bytes = r->bytes, .offset = r->image_offset,
+			.kind = g->memory.kind, .huge = r->page_bytes > 4096,
+			.alias = g->alias ? (char *)g->alias + r->offset : NULL,
+		};
+	}
+	return 0;
+}
+
+int cis_guest_open(struct cis_guest *g, struct cis_error *err)
+{
+	int rc = g->accepted ? cis_guest_open_image(g, err) : cis_guest_accept(g, err);
+
+	if (!rc)
+		rc = map_state(g, err);
+	if (!rc)
+		rc = map_alias(g, err);
+	return rc ? rc : make_regions(g, err);
+}
+
+void cis_guest_close(struct cis_guest *g)
+{
+	cis_seat_destroy(g->seat);
+	g->seat = NULL;
+	cis_memfd_unmap(g->state_map.header, g->state_map.bytes);
+	g->state_map = (struct cis_state){ 0 };
+	cis_memfd_unmap(g->alias, g->alias_bytes);
+	g->alias = NULL;
+}
+
+/* Notices of the shard. */
+
+static void page_failed(struct cis_guest *g, const struct cis_notice *n)
+{
+	static const char *const outcome[] = { "page poisoned", "left out until it is touched", "whoever touches it waits" };
+	char text[sizeof(n->err.text) + 64];
+	int pidfd = g->conn ? g->conn->pidfd : -1, rc = 0;
+
+	if (n->kill)
+		rc = pidfd >= 0 ? cis_pidfd_kill(pidfd, SIGKILL) : -ESRCH;
+	snprintf(text, sizeof(text), "%s, %s", n->err.text, !n->kill ? outcome[g->policy] :
+		 rc ? "guest could not be killed and waits" : "guest killed");
+	cis_log(CIS_LOG_ERROR, "guest=%s page=%llu %s", g->id, (unsigned long long)n->pgno, text);
+	cis_events_failed(g->engine->events, g, text);
+	snprintf(g->error, sizeof(g->error), "%.*s", (int)sizeof(g->error) - 1, text);
+}
+
+static void notice(void *arg)
+{
+	struct cis_notice *n = arg;
+	struct cis_guest *g = n->ctx;
+
+	switch (n->type) {
+	case CIS_NOTICE_FILLED:
+		if (!g->leaving)
+			cis_guest_filled(g, n->level);
+		break;
+	case CIS_NOTICE_FAILED:
+		page_failed(g, n);
+		break;
+	case CIS_NOTICE_GONE:
+		cis_guest_end(g, NULL);
+		break;
+	case CIS_NOTICE_LEFT:
+		cis_guest_pages(g, g->last_pages);
+		cis_guest_bury(g);
+		break;
+	}
+	free(n);
+}
+
+/*
+ * A state memfd that no engine has finished to begin with is of a guest that none has served.
+ *
+ * Return: 0 and whether there is something to adopt, or -errno.
+ */
+static int check_state(struct cis_guest *g, bool *ret_adopt, struct cis_error *err)
+{
+	int rc = cis_state_adopt(g->state_map.header, g->state_map.bytes, &g->state_map, err);
+
+	*ret_adopt = !rc;
+	if (rc == -ENODATA && g->state_map.bytes == cis_state_bytes(CIS_STATE_LAYOUT_MAX, g->nr_pages)) {
+		cis_state_init(g->state_map.header, CIS_STATE_LAYOUT_MAX, g->nr_pages, g->engine->generation, &g->state_map);
+		return 0;
+	}
+	if (!rc && g->state_map.header->nr_pages != g->nr_pages)
+		rc = cis_fail(err, EBADMSG, "state memfd: of a guest of %llu pages, not %llu",
+			      (unsigned long long)g->state_map.header->nr_pages, (unsigned long long)g->nr_pages);
+	return rc;
+}
+
+int cis_guest_seat(struct cis_guest *g, struct cis_error *err)
+{
+	struct cis_engine *e = g->engine;
+	struct cis_seat_opts opts = {
+		.pager = {
+			.regions = g->regions, .nr_regions = g->nr_regions, .image = g->image,
+			.neighbours = e->config->neighbours, .policy = g->policy, .tries = e->config->tries,
+			.generation = e->generation,
+		},
+		.uffd = g->memory.uffd, .layers = g->layers, .fill = g->fill, .detach = e->config->detach, .record = g->record,
+		.notice = notice, .ctx = g,
+	};
+	int rc = g->seat ? 0 : check_state(g, &opts.pager.adopt, err);
+
+	if (rc || g->seat)
+		return rc;
+	rc = cis_state_lock(&g->state_map);
+	if (rc)
+		cis_log(CIS_LOG_DEBUG, "guest=%s its event ring is not locked in memory: %s", g->id, strerror(-rc));
+	opts.pager.state = g->state_map;
+	return cis_seat_create(cis_engine_shard(e), &opts, &g->seat, err);
+}
+
+void cis_guest_note_changed(struct cis_guest *g)
+{
+	char *text;
+
+	if (!g->conn || !g->engine->has_keeper)
+		return;
+	text = cis_guest_note_text(g);
+	if (!text || cis_keeper_link_note(g->engine->link, g->conn->id, text, strlen(text)))
+		cis_log(CIS_LOG_ERROR, "guest=%s: cannot be noted; an engine that follows will know it as it was", g->id);
+	free(text);
+}
+
+void cis_guest_begin(struct cis_guest *g)
+{
+	if (!g->begun)
+		*g->error = 0;
+	g->begun = true;
+	if (g->listening)
+		cis_keeper_link_unlisten(g->engine->link, g->serial);
+	g->listening = g->stalled = false;
+	if (g->state < CIS_GUEST_FILLING)
+		cis_guest_move(g, CIS_GUEST_FILLING);
+	cis_seat_sit(g->seat);
+	if (g->fill == CIS_FILL_NONE || g->record) /* a fill would take first touches away, so it waits */
+		cis_guest_filled(g, CIS_FILL_NONE);
+}

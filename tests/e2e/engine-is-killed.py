@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+"""The engine is killed at any instant, again and again: guests wait for a moment, get the right bytes, and none is lost.
+
+Usage: engine-is-killed.py BUILD [--kills N] [TEST]...
+"""
+import os
+import subprocess
+import sys
+
+import crowd
+import rig
+from crowd import KINDS, Crowd
+from rig import PAGES, Guest, expect, make_image
+
+KILLS = 25
+
+
+def guests_go_on(daemon):
+    memory, image = make_image(daemon, "image", "--chunk", "16", kind=None)
+    crowd.kill_at_random(daemon, Crowd(daemon, memory, image, KINDS, PAGES), KILLS)
+
+
+def after(daemon, pid):
+    """The engine that follows @pid serves."""
+    while daemon.insist("GET", "/v1/health")[1]["engine_pid"] == pid:
+        pass
+
+
+def kill(daemon):
+    pid = daemon.kill_engine()
+    after(daemon, pid)
+
+
+def the_expected_are_expected(daemon):
+    memory, image = make_image(daemon, kind=None)
+    socks = {name: daemon.put(name, image, fill=fill, policy="stall", record=record)
+             for name, fill, record in (("a", "none", False), ("b", "all", False), ("c", "hot", True))}
+    before = daemon.must("GET", "/v1/guests")
+    kill(daemon)
+    assert daemon.must("GET", "/v1/guests") == before
+    kill(daemon)
+    for name, sock in socks.items():
+        expect(Guest(daemon, sock, "--expect", memory).end(), wrong_pages=0, verified=PAGES)
+        assert daemon.wait(name, "gone")["policy"] == "stall"
+    assert daemon.put("d", image) not in socks.values()
+
+
+def an_expected_guest_waits_for_its_image(daemon):
+    memory, image = make_image(daemon, kind=None)
+    sock = daemon.put("a", image)
+    os.rename(image, image + ".away")
+    kill(daemon)
+    assert "image.cis" in daemon.guest("a")["error"], daemon.guest("a")
+    os.rename(image + ".away", image)
+    while "error" in daemon.guest("a"):
+        pass
+    expect(Guest(daemon, sock, "--expect", memory).end(), wrong_pages=0, verified=PAGES)
+
+
+def a_guest_without_its_image_waits(daemon):
+    """Missing, or another one of the same name: it is stalled until the right one is there."""
+    memory, image = make_image(daemon, kind=2)
+    os.mkdir(daemon.folder + "/other")
+    other = rig.make_image(daemon, "other/image", seed=2)[1]
+    guest = Guest(daemon, daemon.put("a", image, fill="none"), "--expect", memory, do="-")
+    guest.do("read:0-9")
+    os.rename(image, image + ".away")
+    kill(daemon)
+    guest.do("&read:10-19")
+    guest.do("read:0-9")
+    shown = daemon.guest("a")
+    assert shown["state"] == "stalled" and "image.cis" in shown["error"], shown
+    assert daemon.metrics()['cistern_guests{state="stalled"}'] == 1
+    os.rename(other, image)
+    kill(daemon)
+    shown = daemon.guest("a")
+    assert shown["state"] == "stalled" and "not the image" in shown["error"], shown
+    os.rename(image + ".away", image)
+    while daemon.guest("a")["state"] == "stalled":
+        pass
+    guest.do("join")
+    guest.do("read")
+    assert "error" not in daemon.guest("a")
+    expect(guest.end(), wrong_pages=0, poisoned=0)
+
+
+def whoever_ends_meanwhile_is_gone(daemon):
+    memory, image = make_image(daemon)
+    for image_away in (False, True):
+        guests = [Guest(daemon, daemon.put("g%d" % i, image, fill="none"), "--expect", memory, *KINDS[i], do="-") for i in range(4)]
+        for guest in guests:
+            guest.do("read:0-9")
+        if image_away:
+            os.rename(image, image + ".away")
+        for guest in guests[:2]:
+            guest.kill()
+        pid = daemon.kill_engine()
+        for guest in guests[2:]:
+            guest.kill()
+        after(daemon, pid)
+        while any(guest["state"] != "gone" for guest in daemon.must("GET", "/v1/guests")["guests"]):
+            pass
+        assert daemon.metrics()["cistern_images"] == 0
+        if image_away:
+            os.rename(image + ".away", image)
+
+
+def recordings_go_on(daemon):
+    memory, image = make_image(daemon)
+    order = daemon.folder + "/order"
+    with open(order, "w") as file:
+        file.writelines("%d\n" % n for n in rig.random.Random(3).sample(range(PAGES), 300))
+    guest = Guest(daemon, daemon.put("a", image, record=True), "--expect", memory, do="-")
+    for first in range(0, 300, 50):
+        guest.do("read:%d-%d" % (first, first + 49))
+        kill(daemon)
+    shown = daemon.guest("a")
+    assert shown["record"] == {"state": "on", "pages": 300} and shown["state"] == "filled", shown
+    trace = daemon.must("PUT", "/v1/guests/a/record", {"state": "stop"})
+    assert trace["pages"] == 300, trace
+    kill(daemon)
+    assert daemon.guest("a")["record"]["state"] == "off"
+    daemon.wait("a", "independent")
+    guest.do("verify")
+    expect(guest.end(), wrong_pages=0, poisoned=0)
+
+
+def who_waits_waits_on(daemon):
+    memory, image = make_image(daemon)
+    guest = Guest(daemon, daemon.put("a", image, fill="none"), "--expect", memory, do="-")
+    guest.do("read:0-9")
+    command = [daemon.build + "/cistern", "guest", "wait", "a", "--state", "gone", "--control", daemon.control]
+    waits = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for _ in range(3):
+        kill(daemon)
+    guest.do("read")
+    expect(guest.end(), wrong_pages=0, verified=PAGES + 10)
+    for wait in waits:
+        assert wait.communicate(timeout=rig.SECONDS)[0] == "gone\n" and not wait.returncode
+    kill(daemon)
+    assert subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 1 # this engine never knew it
+
+
+def clients_hear_once_that_they_are_served(daemon):
+    """One byte says so; a second one, of an engine that follows, would be the answer to nothing."""
+    memory, image = make_image(daemon)
+    for fill in ("none", "all"):
+        guest = Guest(daemon, daemon.put("a", image, fill=fill), "--client", "--expect", memory, do="-")
+        guest.do("read:0-9") # it waits for the answer before
+        kill(daemon)
+        guest.do("read")
+        expect(guest.end(), wrong_pages=0)
+        daemon.wait("a", "gone")
+
+
+def states_and_figures_stay(daemon):
+    memory, image = make_image(daemon, kind=None)
+    guest = Guest(daemon, daemon.put("a", image, fill="all"), "--expect", memory, do="-")
+    guest.do("read")
+    shown = daemon.wait("a", "independent")
+    kill(daemon)
+    again = daemon.wait("a", "independent")
+    for key in ("id", "state", "socket", "image", "image_id", "kind", "policy", "fill", "pid", "regions", "pages"):
+        assert again[key] == shown[key], (key, shown, again)
+    guest.do("verify")
+    expect(guest.end(), wrong_pages=0, poisoned=0)
+
+
+TESTS = [guests_go_on, the_expected_are_expected, an_expected_guest_waits_for_its_image,
+         a_guest_without_its_image_waits, whoever_ends_meanwhile_is_gone, who_waits_waits_on,
+         clients_hear_once_that_they_are_served, states_and_figures_stay]
+for test in TESTS:
+    test.said = ("engine was ended",)
+
+if __name__ == "__main__":
+    if "--kills" in sys.argv:
+        at = sys.argv.index("--kills")
+        KILLS = int(sys.argv[at + 1])
+        del sys.argv[at:at + 2]
+    rig.run(TESTS, sys.argv[1], shards=2)
