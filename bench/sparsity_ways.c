@@ -230,9 +230,9 @@ static struct cis_store *store_of(void *ctx, const struct cis_image *img)
 	return ctx;
 }
 
-static void page_failed(void *ctx, uint64_t pgno, bool kill, const struct cis_error *err)
+static void page_failed(void *ctx, uint64_t pgno, enum cis_outcome outcome, const struct cis_error *err)
 {
-	(void)ctx, (void)pgno, (void)kill;
+	(void)ctx, (void)pgno, (void)outcome;
 	bench_die("pager", err->text);
 }
 

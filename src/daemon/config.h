@@ -17,7 +17,8 @@ struct cis_config {
 	unsigned shards;    /* shards = N: threads that serve faults; 0: one for every two CPUs, at least 1 */
 	unsigned workers;   /* workers = N: threads that fill; 0: one a CPU */
 	unsigned guests;    /* guests = N: at most */
-	unsigned tries;	    /* tries = N: reads of a chunk before the guest's failure policy */
+	unsigned tries;	    /* tries = N: reads of a chunk that is damaged, before the guest's failure policy */
+	unsigned store_deadline_ms; /* store_deadline_ms = N: so long a read that fails is tried again, before it */
 	unsigned handshake_ms; /* handshake_ms = N: a handshake that is not complete by then is refused */
 	unsigned awake_ms;  /* awake_ms = N: keep CPUs from idling deeply that long after a guest's last fault; 0: never */
 	char *user;	    /* user = NAME: whom the engine becomes; empty: it stays who it is */

@@ -159,17 +159,36 @@ void cis_guest_close(struct cis_guest *g)
 
 static void page_failed(struct cis_guest *g, const struct cis_notice *n)
 {
-	static const char *const outcome[] = { "page poisoned", "left out until it is touched", "whoever touches it waits" };
+	static const char *const what[] = {
+		[CIS_OUTCOME_POISON] = "page poisoned", [CIS_OUTCOME_KILL] = "guest killed",
+		[CIS_OUTCOME_STALL] = "whoever touched it waits", [CIS_OUTCOME_LEFT] = "left out until it is touched",
+	};
 	char text[sizeof(n->err.text) + 64];
 	int pidfd = g->conn ? g->conn->pidfd : -1, rc = 0;
 
-	if (n->kill)
+	if (n->outcome == CIS_OUTCOME_KILL)
 		rc = pidfd >= 0 ? cis_pidfd_kill(pidfd, SIGKILL) : -ESRCH;
-	snprintf(text, sizeof(text), "%s, %s", n->err.text, !n->kill ? outcome[g->policy] :
-		 rc ? "guest could not be killed and waits" : "guest killed");
+	g->killed += n->outcome == CIS_OUTCOME_KILL && !rc;
+	snprintf(text, sizeof(text), "%s, %s", n->err.text, rc ? "guest could not be killed and waits" : what[n->outcome]);
 	cis_log(CIS_LOG_ERROR, "guest=%s page=%llu %s", g->id, (unsigned long long)n->pgno, text);
 	cis_events_failed(g->engine->events, g, text);
 	snprintf(g->error, sizeof(g->error), "%.*s", (int)sizeof(g->error) - 1, text);
+}
+
+static void store_trouble(struct cis_guest *g, const struct cis_notice *n)
+{
+	if (n->fill)
+		cis_log(CIS_LOG_WARN, "guest=%s %s, the fill pauses and tries again", g->id, n->err.text);
+	else
+		cis_log(CIS_LOG_WARN, "guest=%s %s, trying again for up to %u ms", g->id, n->err.text,
+			g->engine->config->store_deadline_ms);
+}
+
+static void recovered(struct cis_guest *g)
+{
+	cis_log(CIS_LOG_INFO, "guest=%s all pages that it waited for have come, it goes on", g->id);
+	cis_events_guest(g->engine->events, "guest.recovered", g);
+	*g->error = 0;
 }
 
 static void notice(void *arg)
@@ -184,6 +203,12 @@ static void notice(void *arg)
 		break;
 	case CIS_NOTICE_FAILED:
 		page_failed(g, n);
+		break;
+	case CIS_NOTICE_TROUBLE:
+		store_trouble(g, n);
+		break;
+	case CIS_NOTICE_RECOVERED:
+		recovered(g);
 		break;
 	case CIS_NOTICE_GONE:
 		cis_guest_end(g, NULL);
@@ -222,7 +247,8 @@ int cis_guest_seat(struct cis_guest *g, struct cis_error *err)
 	struct cis_seat_opts opts = {
 		.pager = {
 			.regions = g->regions, .nr_regions = g->nr_regions, .image = g->image,
-			.neighbours = e->config->neighbours, .policy = g->policy, .tries = e->config->tries,
+			.neighbours = e->config->neighbours, .policy = g->policy, .can_kill = g->conn->pidfd >= 0,
+			.tries = e->config->tries, .store_deadline_ns = e->config->store_deadline_ms * 1000000ull,
 			.generation = e->generation,
 		},
 		.uffd = g->memory.uffd, .layers = g->layers, .fill = g->fill, .detach = e->config->detach, .record = g->record,
@@ -255,6 +281,9 @@ void cis_guest_begin(struct cis_guest *g)
 {
 	if (!g->begun)
 		*g->error = 0;
+	if (!g->begun && g->policy == CIS_POLICY_KILL && g->conn->pidfd < 0)
+		cis_log(CIS_LOG_WARN, "guest=%s its monitor is not known as a process here, so it cannot be killed: whoever touches a page "
+			"that cannot be produced waits", g->id);
 	g->begun = true;
 	if (g->listening)
 		cis_keeper_link_unlisten(g->engine->link, g->serial);

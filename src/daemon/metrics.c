@@ -34,7 +34,14 @@ static const struct counter counters[] = {
 	{ "cistern_remove_events_total", NULL, "REMOVE events", AT(removes) },
 	{ "cistern_reads_total", "tier=\"file\"", "Reads of chunks, by tier", AT(reads) },
 	{ "cistern_read_bytes_total", "tier=\"file\"", "Stored bytes read, by tier", AT(bytes_read) },
-	{ "cistern_read_retries_total", NULL, "Reads tried again", AT(retries) },
+	{ "cistern_store_errors_total", "kind=\"read\"", "Reads that failed, took too long or gave wrong bytes, by kind", AT(errors_read) },
+	{ "cistern_store_errors_total", "kind=\"timeout\"", NULL, AT(errors_timeout) },
+	{ "cistern_store_errors_total", "kind=\"damaged\"", NULL, AT(errors_damaged) },
+	{ "cistern_store_retries_total", NULL, "Reads for faults that were tried again", AT(retries) },
+	{ "cistern_failures_total", "outcome=\"poisoned\"", "Pages that could not be produced, by what was done", AT(poisoned) },
+	{ "cistern_failures_total", "outcome=\"killed\"", NULL, AT(killed) },
+	{ "cistern_failures_total", "outcome=\"stalled\"", NULL, AT(stalled) },
+	{ "cistern_failures_total", "outcome=\"recovered\"", NULL, AT(recovered) },
 	{ "cistern_install_again_total", NULL, "Installs that the kernel put off (EAGAIN)", AT(again) },
 };
 

@@ -57,9 +57,19 @@ static void notify(struct cis_seat *seat, const struct cis_notice *what)
 
 /* Callbacks of the pager. */
 
-static void page_failed(void *ctx, uint64_t pgno, bool kill, const struct cis_error *err)
+static void page_failed(void *ctx, uint64_t pgno, enum cis_outcome outcome, const struct cis_error *err)
 {
-	notify(ctx, &(struct cis_notice){ .type = CIS_NOTICE_FAILED, .pgno = pgno, .kill = kill, .err = *err });
+	notify(ctx, &(struct cis_notice){ .type = CIS_NOTICE_FAILED, .pgno = pgno, .outcome = outcome, .err = *err });
+}
+
+static void store_trouble(void *ctx, bool fill, const struct cis_error *err)
+{
+	notify(ctx, &(struct cis_notice){ .type = CIS_NOTICE_TROUBLE, .fill = fill, .err = *err });
+}
+
+static void recovered(void *ctx)
+{
+	notify(ctx, &(struct cis_notice){ .type = CIS_NOTICE_RECOVERED });
 }
 
 static void guest_gone(void *ctx)
@@ -424,6 +434,8 @@ int cis_seat_create(struct cis_shard *shard, const struct cis_seat_opts *opts, s
 	pager.scratch = shard->scratch;
 	pager.store_of = store_of;
 	pager.failed = page_failed;
+	pager.trouble = store_trouble;
+	pager.recovered = recovered;
 	pager.gone = guest_gone;
 	pager.stirred = read_ended;
 	pager.ctx = seat;

@@ -30,7 +30,9 @@ unsigned cis_shard_seats(const struct cis_shard *shard);
 
 enum cis_notice_type {
 	CIS_NOTICE_FILLED, /* level says how far */
-	CIS_NOTICE_FAILED, /* a page cannot be produced; kill: the guest has to go */
+	CIS_NOTICE_FAILED, /* a page cannot be produced; outcome says what comes of it, kill has to be done */
+	CIS_NOTICE_TROUBLE, /* a read has failed, and is tried again; fill: the fill pauses */
+	CIS_NOTICE_RECOVERED, /* all pages that somebody waited for have come */
 	CIS_NOTICE_GONE,   /* its address space is no more */
 	CIS_NOTICE_LEFT,   /* after cis_seat_leave(): the seat may be destroyed */
 };
@@ -41,7 +43,8 @@ struct cis_notice {
 	void *ctx;
 	enum cis_fill level;
 	uint64_t pgno;
-	bool kill;
+	enum cis_outcome outcome;
+	bool fill;
 	struct cis_error err;
 };
 

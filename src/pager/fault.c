@@ -11,10 +11,23 @@
 #define MEMORY_TRIES  2000u
 #define STALL_NS      1000000000u
 
+/* Somebody waited for it, and it came after all. */
+static void unstall(struct cis_pager *p, uint64_t pgno)
+{
+	cis_bit_clear(p->stalled, pgno);
+	if (p->reported)
+		cis_bit_clear(p->reported, pgno);
+	p->stats.recovered++;
+	if (!--p->nr_stalled && p->o.recovered)
+		p->o.recovered(p->o.ctx);
+}
+
 void cis_fault_answered(struct cis_pager *p, const struct cis_fault *f, uint64_t *class)
 {
 	if (!f->since_ns)
 		return;
+	if (p->stalled && cis_bit_test(p->stalled, f->pgno))
+		unstall(p, f->pgno);
 	++*class;
 	cis_hist_add(&p->stats.fault_ns, cis_pager_now(p) - f->since_ns);
 }
@@ -107,18 +120,50 @@ static void poison_again(struct cis_pager *p, const struct cis_fault *f, const s
 	p->o.os->wake(p->o.os_ctx, hva, cis_page_bytes(p));
 }
 
-/* A page that fails again and again (stall, or a fill that comes back to it) is told once; without memory, each time. */
-static void report(struct cis_pager *p, const struct cis_fault *f, bool kill, const struct cis_error *err)
+/*
+ * A page that fails again and again (stall, or a fill that comes back to it) is told once; without memory, each time.  That
+ * somebody waits for it, or the guest is to be killed, is told though a fill may have told of the page before.
+ */
+static void report(struct cis_pager *p, const struct cis_fault *f, enum cis_outcome what, const struct cis_error *err)
 {
+	bool kill = what == CIS_OUTCOME_KILL && !p->kill_told;
+	bool stalls = what == CIS_OUTCOME_STALL && (!p->stalled || !cis_bit_test(p->stalled, f->pgno));
+
 	if (!p->reported)
 		p->reported = calloc(cis_bitmap_words(p->nr_pages), sizeof(uint64_t));
 	if (!p->reported || !cis_bit_test(p->reported, f->pgno))
 		p->stats.faults_failed++;
-	else if (!kill)
+	else if (!kill && !stalls)
 		return;
 	if (p->reported)
 		cis_bit_set(p->reported, f->pgno);
-	p->o.failed(p->o.ctx, f->pgno, kill, err);
+	p->kill_told |= kill;
+	p->o.failed(p->o.ctx, f->pgno, what == CIS_OUTCOME_KILL && !kill ? CIS_OUTCOME_STALL : what, err);
+}
+
+/* Until it can be produced, or the guest is gone: asked again once a second.  Without memory it is not counted. */
+static void stall(struct cis_pager *p, const struct cis_fault *f)
+{
+	if (!p->stalled)
+		p->stalled = calloc(cis_bitmap_words(p->nr_pages), sizeof(uint64_t));
+	if (p->stalled && !cis_bit_test(p->stalled, f->pgno)) {
+		cis_bit_set(p->stalled, f->pgno);
+		p->nr_stalled++;
+		p->stats.stalled++;
+	}
+	defer(p, f, cis_pager_now(p) + STALL_NS);
+}
+
+/* Nothing dies for a page that only the fill wants; whoever kills may fail to, and so it is tried again there too. */
+static void kill_or_stall(struct cis_pager *p, const struct cis_fault *f, bool kill, const struct cis_error *err)
+{
+	bool dies = kill && p->o.can_kill && f->since_ns;
+
+	report(p, f, dies ? CIS_OUTCOME_KILL : f->since_ns ? CIS_OUTCOME_STALL : CIS_OUTCOME_LEFT, err);
+	if (dies)
+		defer(p, f, cis_pager_now(p) + STALL_NS);
+	else if (f->since_ns)
+		stall(p, f);
 }
 
 static void poison(struct cis_pager *p, const struct cis_fault *f, const struct cis_error *err)
@@ -131,7 +176,8 @@ static void poison(struct cis_pager *p, const struct cis_fault *f, const struct 
 	switch (rc) {
 	case 0:
 		cis_page_set(p, f->pgno, CIS_PAGE_POISONED, 0);
-		report(p, f, false, err);
+		p->stats.poisoned++;
+		report(p, f, CIS_OUTCOME_POISON, err);
 		break;
 	case -EEXIST: /* the guest has it, however that came */
 		cis_page_set(p, f->pgno, CIS_PAGE_RESIDENT, 0);
@@ -143,7 +189,7 @@ static void poison(struct cis_pager *p, const struct cis_fault *f, const struct 
 		cis_fault_trouble(p, f, rc);
 		break;
 	default: /* this kernel has no UFFDIO_POISON */
-		report(p, f, f->since_ns != 0, err);
+		kill_or_stall(p, f, true, err);
 	}
 }
 
@@ -154,9 +200,7 @@ void cis_fault_fail(struct cis_pager *p, const struct cis_fault *f, const struct
 		poison(p, f, err);
 		return;
 	}
-	report(p, f, p->o.policy == CIS_POLICY_KILL && f->since_ns, err);
-	if (p->o.policy == CIS_POLICY_STALL && f->since_ns)
-		defer(p, f, cis_pager_now(p) + STALL_NS);
+	kill_or_stall(p, f, p->o.policy == CIS_POLICY_KILL, err);
 }
 
 void cis_fault_trouble(struct cis_pager *p, const struct cis_fault *f, int rc)

@@ -10,8 +10,10 @@
 
 #define BLOCK	      4096u
 #define FETCHES_MAX   64u
-#define BUSY_NS	      100000u	 /* too many reads under way */
-#define FIRST_RETRY_NS 50000000u /* then 2, 4, ... times as long: a short trouble of a store must not kill a guest (hazard 11) */
+#define FIRST_RETRY_NS 50000000u /* then 2, 4, 8, 16 times as long: a short trouble of a store must not kill a guest (hazard 11) */
+#define TRIES_IN_TIME 4u	 /* a read that hangs leaves time for others */
+#define OVERDUE_NS    1000000000u
+#define TROUBLE_TOLD_NS 10000000000u
 #define CHUNK_PAGES   512u
 #define TIMED_EACH    8u /* reads of which one is timed by stage: reading the clock costs 40 ns, five times a fault */
 
@@ -216,11 +218,13 @@ static void end(struct cis_fetch *f)
 	cis_fault_retry(p, true);
 }
 
-static void give_up(struct cis_fetch *f, const struct cis_error *err)
+/* The pages that wait for it fail; @later: not for good, and nobody waits for them but the fill. */
+static void fail_pages(struct cis_fetch *f, bool later, const struct cis_error *err)
 {
 	struct cis_pager *p = f->p;
 	uint64_t pgno[CHUNK_PAGES];
 	size_t n = pages_of(f, pgno);
+	bool any = false;
 
 	for (size_t i = 0; i < n && !p->is_gone; i++) {
 		struct cis_fault fault = { .pgno = pgno[i], .since_ns = f->since_ns, .tries = f->tries };
@@ -228,9 +232,52 @@ static void give_up(struct cis_fetch *f, const struct cis_error *err)
 		if (pgno[i] >= p->nr_pages || !is_ours(f, cis_word_load(p, pgno[i])))
 			continue;
 		cis_page_give_back(p, pgno[i], f->id);
-		cis_fault_fail(p, &fault, err);
+		any = true;
+		if (!later)
+			cis_fault_fail(p, &fault, err);
 	}
-	end(f);
+	if (any && later)
+		cis_fill_trouble(p, err);
+}
+
+void cis_read_trouble(struct cis_pager *p, int code)
+{
+	if (code == -EBADMSG)
+		p->stats.errors_damaged++;
+	else if (code == -ETIMEDOUT)
+		p->stats.errors_timeout++;
+	else
+		p->stats.errors_read++;
+}
+
+void cis_trouble_tell(struct cis_pager *p, bool fill, const struct cis_error *err)
+{
+	if (!p->o.trouble || (p->trouble_told_ns && p->now_ns - p->trouble_told_ns < TROUBLE_TOLD_NS))
+		return;
+	p->trouble_told_ns = p->now_ns;
+	p->o.trouble(p->o.ctx, fill, err);
+}
+
+uint64_t cis_read_deadline(const struct cis_pager *p, uint64_t now)
+{
+	return p->o.store_deadline_ns ? now + p->o.store_deadline_ns / TRIES_IN_TIME : 0;
+}
+
+/*
+ * Bytes that are wrong are read again a few times: most often they are wrong on the disk.  A store that fails is asked for as
+ * long as the deadline allows, since the guest can wait and cannot be mended.  What only the fill wants is given up at once:
+ * it comes back to it, and a touch decides.
+ */
+static bool worth_a_try(struct cis_fetch *f, int code)
+{
+	const struct cis_pager *p = f->p;
+	uint64_t since = f->since_ns ? f->since_ns : f->begun_ns;
+
+	if (code == -EBADMSG && ++f->damaged >= p->o.tries)
+		return false;
+	if (code != -EBADMSG && !f->since_ns)
+		return false;
+	return p->now_ns - since < p->o.store_deadline_ns;
 }
 
 /* Cancelled, since the guest leaves or the pager pauses: who waits is woken later, or by somebody else. */
@@ -248,15 +295,40 @@ static void abandon(struct cis_fetch *f)
 static void trouble(struct cis_fetch *f, int code, const struct cis_error *err)
 {
 	struct cis_pager *p = f->p;
+	uint64_t pause = (uint64_t)FIRST_RETRY_NS << (f->tries < 4 ? f->tries : 4);
 
-	if (code == -ECANCELED || p->is_gone) {
+	if (p->is_gone || code == -ECANCELED) {
 		abandon(f);
-	} else if (++f->tries < p->o.tries) {
-		p->stats.retries++;
-		f->retry_ns = cis_pager_now(p) + ((uint64_t)FIRST_RETRY_NS << (f->tries - 1));
-	} else {
-		give_up(f, err);
+		return;
 	}
+	cis_pager_now(p);
+	cis_read_trouble(p, code);
+	f->tries++;
+	if (worth_a_try(f, code)) {
+		cis_trouble_tell(p, false, err);
+		p->stats.retries++;
+		f->retry_ns = p->now_ns + (code == -EBADMSG && f->damaged == 1 ? 0 : pause); /* spoilt on the way, perhaps */
+		return;
+	}
+	fail_pages(f, !f->since_ns && code != -EBADMSG, err);
+	end(f);
+}
+
+/*
+ * The store has not even said that it gave up: a disk that hangs in the kernel, which owns the buffer until it answers.  Who
+ * waits is not kept waiting for that; whoever asks again joins, and if the bytes do come they are used.
+ */
+static void overdue(struct cis_fetch *f)
+{
+	struct cis_pager *p = f->p;
+	struct cis_error err;
+
+	cis_fail(&err, ETIMEDOUT, "%s: chunk %llu: read: has not ended after %llu ms", cis_image_info(f->img)->path,
+		 (unsigned long long)f->chunk, (unsigned long long)((p->now_ns - f->start_ns) / 1000000u));
+	cis_read_trouble(p, -ETIMEDOUT);
+	f->overdue_ns = p->now_ns + OVERDUE_NS;
+	fail_pages(f, !f->since_ns, &err);
+	f->since_ns = 0;
 }
 
 static void arrived(struct cis_fetch *f, const struct cis_store_req *req, int code)
@@ -268,6 +340,7 @@ static void arrived(struct cis_fetch *f, const struct cis_store_req *req, int co
 
 	f->in_flight = 0;
 	CIS_POINT(fetch_arrived);
+	f->overdue_ns = 0;
 	if (code) {
 		cis_fail(&err, -code, "%s: chunk %llu: read: %s", cis_image_info(f->img)->path,
 			 (unsigned long long)f->chunk, strerror(-code));
@@ -278,6 +351,7 @@ static void arrived(struct cis_fetch *f, const struct cis_store_req *req, int co
 		cis_hist_add(&p->stats.read_ns, cis_pager_now(p) - f->start_ns);
 	p->stats.reads++;
 	p->stats.bytes_read += req->len;
+	p->trouble_pause_ns = 0;
 	rc = produce(f, &raw, &err);
 	if (rc) {
 		trouble(f, rc, &err);
@@ -309,10 +383,12 @@ static void submit(struct cis_fetch *f)
 	f->retry_ns = 0;
 	f->in_flight = 1;
 	f->start_ns = p->now_ns;
+	f->overdue_ns = cis_read_deadline(p, p->now_ns);
 	f->req = (struct cis_store_req){
 		.op = CIS_STORE_GET, .off = span.off, .len = span.len, .skip = span.skip, .want = span.want,
-		.buf = f->buf->data, .done = fetched, .ctx = f,
+		.buf = f->buf->data, .deadline_ns = f->overdue_ns, .done = fetched, .ctx = f,
 	};
+	f->overdue_ns += f->overdue_ns ? OVERDUE_NS : 0;
 	cis_store_submit(p->o.store_of(p->o.ctx, f->img), &req, 1);
 }
 
@@ -352,6 +428,7 @@ void cis_fetch_start(struct cis_pager *p, const struct cis_fault *fault, const s
 	f->img = loc->img;
 	f->chunk = loc->chunk;
 	f->since_ns = fault->since_ns;
+	f->begun_ns = p->now_ns;
 	f->next = p->fetches;
 	p->fetches = f;
 	p->nr_fetches++;
@@ -372,6 +449,8 @@ void cis_fetch_retry(struct cis_pager *p)
 		next = f->next; /* submitting may end it, and a retry may put new ones before it, never after */
 		if (f->retry_ns && f->retry_ns <= now)
 			submit(f);
+		else if (f->overdue_ns && f->overdue_ns <= now)
+			overdue(f);
 	}
 }
 
@@ -379,9 +458,12 @@ uint64_t cis_fetch_deadline(const struct cis_pager *p)
 {
 	uint64_t at = UINT64_MAX;
 
-	for (const struct cis_fetch *f = p->fetches; f; f = f->next)
+	for (const struct cis_fetch *f = p->fetches; f; f = f->next) {
 		if (f->retry_ns && f->retry_ns < at)
 			at = f->retry_ns;
+		if (f->overdue_ns && f->overdue_ns < at)
+			at = f->overdue_ns;
+	}
 	return at;
 }
 

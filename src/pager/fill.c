@@ -23,6 +23,7 @@
 #define SWEEP_PAGES 4096u
 #define SWEEP_NS    10000000u	/* before the next pass, twice as long each time, up to ... */
 #define SWEEP_MAX_NS 1000000000u
+#define TROUBLE_NS  50000000u	/* likewise, after a read that failed */
 
 static const char *const fill_names[] = { "none", "hot", "all" };
 
@@ -138,7 +139,7 @@ struct cis_fill_job *cis_pager_next_job(struct cis_pager *p)
 	struct cis_fill_job *job;
 	uint64_t end;
 
-	if (p->is_gone || p->paused || p->seen || !next_range(p, &end))
+	if (p->is_gone || p->paused || p->seen || p->trouble_ns || !next_range(p, &end))
 		return NULL;
 	job = calloc(1, sizeof(*job));
 	if (!job)
@@ -167,8 +168,15 @@ void cis_pager_job_done(struct cis_pager *p, struct cis_fill_job *job)
 			cis_page_give_back(p, job->pgno[i], job->id);
 	CIS_POINT(job_settled);
 	p->stats.pages_filled += job->installed;
-	p->stats.reads++;
-	p->stats.bytes_read += job->bytes_read;
+	if (job->read_rc) {
+		cis_read_trouble(p, job->read_rc);
+		cis_fill_trouble(p, &job->err);
+	} else {
+		p->stats.reads++;
+		p->stats.bytes_read += job->bytes_read;
+		p->stats.errors_damaged += job->rc == -EBADMSG;
+		p->trouble_pause_ns = 0;
+	}
 	p->jobs_out--;
 	p->hot_jobs_out -= job->hot;
 	if (job->gone)
@@ -266,11 +274,29 @@ static void fill_touched(struct cis_pager *p)
 	}
 }
 
+void cis_fill_trouble(struct cis_pager *p, const struct cis_error *err)
+{
+	cis_pager_now(p);
+	cis_trouble_tell(p, true, err);
+	if (p->trouble_ns)
+		return; /* several at once are one */
+	p->trouble_pause_ns = !p->trouble_pause_ns ? TROUBLE_NS
+			      : p->trouble_pause_ns < SWEEP_MAX_NS / 2 ? 2 * p->trouble_pause_ns : SWEEP_MAX_NS;
+	p->trouble_ns = p->now_ns + p->trouble_pause_ns;
+}
+
+static bool in_trouble(struct cis_pager *p)
+{
+	if (p->trouble_ns && cis_pager_now(p) >= p->trouble_ns)
+		p->trouble_ns = 0;
+	return p->trouble_ns;
+}
+
 void cis_fill_sweep(struct cis_pager *p)
 {
 	uint64_t end;
 
-	if (p->have >= p->want || p->seen || p->paused)
+	if (p->have >= p->want || p->seen || p->paused || in_trouble(p))
 		return;
 	if (p->have < CIS_FILL_HOT && !in_hot_section(p) && !p->hot_jobs_out) {
 		fill_touched(p);
@@ -279,7 +305,7 @@ void cis_fill_sweep(struct cis_pager *p)
 	if (p->want < CIS_FILL_ALL || p->jobs_out || next_range(p, &end) || cis_pager_now(p) < p->again_ns)
 		return;
 	end = p->sweep + SWEEP_PAGES < p->nr_pages ? p->sweep + SWEEP_PAGES : p->nr_pages;
-	while (p->sweep < end && !p->is_gone && !p->blocked_ns)
+	while (p->sweep < end && !p->is_gone && !p->blocked_ns && !p->trouble_ns)
 		sweep_page(p, p->sweep++);
 	if (p->blocked_ns) {
 		p->again_ns = p->blocked_ns;
@@ -298,7 +324,11 @@ void cis_fill_sweep(struct cis_pager *p)
 
 uint64_t cis_fill_deadline(const struct cis_pager *p)
 {
-	if (p->have >= p->want || p->seen || p->jobs_out || in_hot_section(p))
+	if (p->have >= p->want || p->seen)
+		return UINT64_MAX;
+	if (p->trouble_ns)
+		return p->trouble_ns;
+	if (p->jobs_out || in_hot_section(p))
 		return UINT64_MAX; /* the next job that is done brings it on */
 	return p->again_ns; /* 0: at once */
 }

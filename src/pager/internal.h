@@ -30,8 +30,10 @@ struct cis_fetch {
 	const struct cis_image *img; /* of the chain, so it lives as long as the pager */
 	uint64_t chunk;
 	unsigned nr_chunks;
-	unsigned tries;
+	unsigned tries, damaged;	       /* reads that failed; those of them whose bytes were wrong */
 	uint64_t since_ns, start_ns, retry_ns; /* retry_ns: not in flight, waits for that time; else 0 */
+	uint64_t begun_ns;
+	uint64_t overdue_ns; /* in flight: its store should have given it up before then; 0: may take for ever */
 	uint64_t span_off;		       /* of the first stored byte in the buffer */
 	struct cis_iobuf *buf;
 	struct cis_store_req req;
@@ -51,6 +53,10 @@ struct cis_pager {
 	bool paused;
 	uint64_t generation; /* of the engine that made this pager */
 	uint64_t *reported;    /* bitmap of pages that failed and were told; NULL before the first */
+	uint64_t *stalled;     /* and of those that somebody waits for; likewise */
+	uint64_t nr_stalled;
+	bool kill_told;
+	uint64_t trouble_told_ns;
 	uint64_t now_ns; /* when the clock was last read: good enough where nothing slow came between */
 	uint32_t next_id; /* of jobs and fetches; never 0 */
 
@@ -84,6 +90,7 @@ struct cis_pager {
 	uint64_t sweep;	     /* next page of the final pass */
 	uint64_t sweep_missed;
 	uint64_t again_ns, pause_ns; /* not before then; the pause before it */
+	uint64_t trouble_ns, trouble_pause_ns; /* likewise, as a read failed; 0: none did of late */
 	unsigned jobs_out, hot_jobs_out;
 	uint64_t fill_done, fill_total;
 
@@ -203,7 +210,7 @@ void cis_fault(struct cis_pager *p, const struct cis_fault *f);
 /** cis_fault_trouble() - an install for a fault ended with @rc: put the fault off, drop it or fail it. */
 void cis_fault_trouble(struct cis_pager *p, const struct cis_fault *f, int rc);
 
-/** cis_fault_fail() - the page cannot be produced: act on the policy. */
+/** cis_fault_fail() - the page cannot be produced: act on the policy.  The fill's: only if no later try can bring it either. */
 void cis_fault_fail(struct cis_pager *p, const struct cis_fault *f, const struct cis_error *err);
 
 /** cis_fault_answered() - count one that is over, and its time; @class: of the statistics, by what answered it. */
@@ -226,6 +233,12 @@ int cis_zeros_bring(struct cis_pager *p, const struct cis_region *r, uint64_t pg
 void cis_record_touch(struct cis_pager *p, uint64_t pgno);
 
 /* fetch.c */
+/** cis_read_trouble() - count a read that ended with @code. */
+void cis_read_trouble(struct cis_pager *p, int code);
+/** cis_trouble_tell() - tell of a read that will be tried again. */
+void cis_trouble_tell(struct cis_pager *p, bool fill, const struct cis_error *err);
+/** cis_read_deadline() - when a read that begins at @now is given up; 0: never. */
+uint64_t cis_read_deadline(const struct cis_pager *p, uint64_t now);
 void cis_fetch_start(struct cis_pager *p, const struct cis_fault *f, const struct cis_page_loc *loc);
 void cis_fetch_retry(struct cis_pager *p);
 uint64_t cis_fetch_deadline(const struct cis_pager *p);
@@ -271,6 +284,8 @@ int cis_unit_check(const struct cis_unit *unit, const char *raw, struct cis_erro
 
 /* fill.c */
 void cis_fill_sweep(struct cis_pager *p);
+/** cis_fill_trouble() - a read for it failed, and is left to later: pause, longer each time. */
+void cis_fill_trouble(struct cis_pager *p, const struct cis_error *err);
 uint64_t cis_fill_deadline(const struct cis_pager *p);
 
 #endif

@@ -28,6 +28,7 @@ static void read_done(struct cis_store_req *req, int err)
 	struct cis_fill_job *job = req->ctx;
 
 	job->reading = false;
+	job->read_rc = err;
 	if (err)
 		job->rc = cis_fail(&job->err, -err, "%s: chunks %llu..%llu: read: %s", cis_image_info(job->img)->path,
 				   (unsigned long long)job->chunk,
@@ -45,17 +46,18 @@ bool cis_fill_job_begin(struct cis_fill_job *job, struct cis_scratch *scratch, s
 		return !job->reading;
 	job->begun = true;
 	if (!store) {
-		job->rc = cis_fail(&job->err, EIO, "%s: no store to read it by", cis_image_info(job->img)->path);
+		job->rc = job->read_rc = cis_fail(&job->err, EMFILE, "%s: no store to read it by", cis_image_info(job->img)->path);
 		return true;
 	}
 	cis_span_of(job->img, job->chunk, job->nr_chunks, &job->span);
 	job->buf = cis_scratch_get(scratch, (size_t)job->nr_chunks << chunk_shift);
 	if (!job->buf) {
-		job->rc = -ENOMEM;
+		job->rc = job->read_rc = cis_fail(&job->err, ENOMEM, "%s: no memory to read into", cis_image_info(job->img)->path);
 		return true;
 	}
 	*req = (struct cis_store_req){ .op = CIS_STORE_GET, .off = job->span.off, .len = job->span.len,
-				       .buf = job->buf->data, .done = read_done, .ctx = job };
+				       .buf = job->buf->data, .done = read_done, .ctx = job,
+				       .deadline_ns = cis_read_deadline(job->p, job->p->o.clock(job->p->o.clock_ctx)) };
 	job->reading = true;
 	cis_store_submit(store, &req, 1);
 	CIS_POINT(job_begun);

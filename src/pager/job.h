@@ -32,6 +32,7 @@ struct cis_fill_job {
 	bool hot; /* of the hot section of the guest's own image */
 	bool gone;
 	int rc; /* 0, or why the rest was not done */
+	int read_rc; /* how its read ended */
 	struct cis_error err;
 	uint64_t bytes_read;
 };

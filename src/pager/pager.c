@@ -140,6 +140,7 @@ void cis_pager_destroy(struct cis_pager *p)
 	free(p->spare);
 	free(p->deferred);
 	free(p->reported);
+	free(p->stalled);
 	free(p->seen);
 	free(p->trace);
 	free(p->regions);
@@ -229,6 +230,8 @@ size_t cis_pager_memory(const struct cis_pager *p)
 	size_t bytes = sizeof(*p) + p->nr_regions * sizeof(*p->regions) + p->max_deferred * sizeof(*p->deferred);
 
 	if (p->reported)
+		bytes += cis_bitmap_words(p->nr_pages) * 8;
+	if (p->stalled)
 		bytes += cis_bitmap_words(p->nr_pages) * 8;
 	if (p->seen)
 		bytes += cis_bitmap_words(p->nr_pages) * 8 + p->max_trace * sizeof(*p->trace);

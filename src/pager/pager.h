@@ -12,7 +12,7 @@
  *	ABSENT ──fault, chunk──▶ BUSY ─read, decode, verify, install─▶ RESIDENT
  *	ABSENT ──fill job──▶ BUSY ─▶ RESIDENT, or ABSENT again when the job could not
  *	any ──REMOVE──▶ REMOVED ──fault──▶ zero installed ─▶ RESIDENT
- *	any ──cannot be produced──▶ POISONED, or the guest is killed, or it waits
+ *	any ──cannot be produced──▶ POISONED, or the guest is killed, or it waits (and is tried again once a second)
  */
 #ifndef CIS_PAGER_PAGER_H
 #define CIS_PAGER_PAGER_H
@@ -101,11 +101,22 @@ struct cis_pager_stats {
 	uint64_t pages_removed;	   /* by REMOVE events */
 	uint64_t removes;	   /* REMOVE events */
 	uint64_t reads, bytes_read; /* chunk reads and stored bytes */
+	uint64_t errors_read, errors_timeout, errors_damaged; /* reads that failed, took too long, or gave wrong bytes */
 	uint64_t retries;	   /* reads tried again */
+	uint64_t poisoned, stalled, recovered; /* pages that could not be produced, by what was done; recovered: came after all */
+	uint64_t killed;	   /* guests, 0 or 1; the engine's, which does it */
 	uint64_t again;		   /* EAGAIN from the kernel */
 	struct cis_hist fault_ns;  /* from reading the event to waking the guest */
 	struct cis_hist queue_ns, read_ns, decode_ns, verify_ns, install_ns; /* by stage: of every eighth read */
 };
+
+/**
+ * enum cis_outcome - what comes of a page that cannot be produced
+ * @CIS_OUTCOME_KILL:  by policy, or where the kernel has no POISON; it stalls until the guest is dead
+ * @CIS_OUTCOME_STALL: whoever touched it waits, and it is tried again once a second
+ * @CIS_OUTCOME_LEFT:  only the fill wanted it; the policy comes when it is touched
+ */
+enum cis_outcome { CIS_OUTCOME_POISON, CIS_OUTCOME_KILL, CIS_OUTCOME_STALL, CIS_OUTCOME_LEFT };
 
 struct cis_pager;
 
@@ -118,9 +129,16 @@ struct cis_pager;
  * @store_of:   the shard's store handle for an image of the chain
  * @neighbours: install the rest of a chunk with the page that faulted
  * @policy:     when a page cannot be produced
- * @tries:      reads of a chunk before that, at least 1
- * @failed:     a page cannot be produced; called once a page.  With
- *              CIS_POLICY_KILL, or where the kernel has no POISON, @kill is true
+ * @can_kill:   whoever runs the guest can be killed; else kill is stall
+ * @tries:      reads of a chunk whose bytes turn out to be damaged, at least 1
+ * @store_deadline_ns: for so long since the fault a read that fails is tried again;
+ *              one that does not end by then is given up.  0: a read may take for
+ *              ever, and fails once
+ * @failed:     a page cannot be produced; called once a page, and once with
+ *              CIS_OUTCOME_KILL, which the callee has to do
+ * @recovered:  all of the pages that stalled somebody have come after all; may be NULL
+ * @trouble:    a read has failed and will be tried again, @fill: by a fill, which pauses;
+ *              called at most each TROUBLE_TOLD_NS; may be NULL
  * @gone:       the guest's address space is no more; called once
  * @adopt:      @state is of cis_state_adopt(): an engine that is gone has left it.  REMOVEs that it had read are
  *              acted on, its unfinished installs are given up; cis_pager_wake_all() is to follow, when
@@ -143,10 +161,14 @@ struct cis_pager_opts {
 	struct cis_store *(*store_of)(void *ctx, const struct cis_image *img);
 	bool neighbours;
 	enum cis_policy policy;
+	bool can_kill;
 	unsigned tries;
+	uint64_t store_deadline_ns;
 	bool adopt;
 	uint64_t generation;
-	void (*failed)(void *ctx, uint64_t pgno, bool kill, const struct cis_error *err);
+	void (*failed)(void *ctx, uint64_t pgno, enum cis_outcome outcome, const struct cis_error *err);
+	void (*recovered)(void *ctx);
+	void (*trouble)(void *ctx, bool fill, const struct cis_error *err);
 	void (*gone)(void *ctx);
 	void (*stirred)(void *ctx);
 	void *ctx;

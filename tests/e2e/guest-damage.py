@@ -182,4 +182,4 @@ TESTS = [poison_is_one_page, poison_outlives_the_daemons_part, kill_takes_who_to
          a_truncated_file_kills, fills_read_on_past_trouble, poison_is_kill_where_the_kernel_cannot]
 
 if __name__ == "__main__":
-    rig.run(TESTS, sys.argv[1], tries=2, shards=2)
+    rig.run(TESTS, sys.argv[1], tries=2, store_deadline_ms=300, shards=2)

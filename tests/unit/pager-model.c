@@ -297,7 +297,7 @@ static uint64_t model_clock(void *ctx)
 	return ((struct world *)ctx)->clock_ns;
 }
 
-static void page_failed(void *ctx, uint64_t pgno, bool kill, const struct cis_error *err)
+static void page_failed(void *ctx, uint64_t pgno, enum cis_outcome outcome, const struct cis_error *err)
 {
 	struct world *w = ctx;
 
@@ -305,8 +305,20 @@ static void page_failed(void *ctx, uint64_t pgno, bool kill, const struct cis_er
 	w->failed++;
 	if (!w->trouble)
 		see(w, "a page failed without trouble", pgno);
-	if (kill)
-		see(w, "killed though the kernel can poison", pgno);
+	if (outcome == CIS_OUTCOME_KILL && (w->policy != CIS_POLICY_KILL || !w->can_kill || w->to_kill++))
+		see(w, "killed by another policy, or twice", pgno);
+	if (outcome == CIS_OUTCOME_POISON && w->policy != CIS_POLICY_POISON)
+		see(w, "poisoned by another policy", pgno);
+	w->stalls |= outcome == CIS_OUTCOME_STALL;
+}
+
+static void recovered(void *ctx)
+{
+	struct world *w = ctx;
+
+	if (!w->stalls)
+		see(w, "recovered, but nothing stalled", 0);
+	w->stalls = false;
 }
 
 static void guest_gone(void *ctx)
@@ -532,6 +544,8 @@ static void open_pager(struct world *w, bool adopt)
 {
 	w->opts.state = w->state;
 	w->opts.adopt = adopt;
+	w->to_kill = 0;
+	w->stalls = false; /* the new one finds out for itself */
 	w->opts.generation = ++w->generation;
 	if (cis_pager_create(&w->opts, &w->adopting, NULL))
 		abort();
@@ -760,6 +774,8 @@ void world_open(struct world *w, uint64_t seed, const char *dir)
 	w->mortal = dice(w, 2);
 	w->moves = dice(w, 2);
 	w->aside = dice(w, 2);
+	w->policy = (enum cis_policy)dice(w, 3);
+	w->can_kill = dice(w, 2);
 	w->store.ops = &store_ops;
 	w->job_store.ops = &job_ops;
 	w->img = make_image(w, dir);
@@ -775,7 +791,8 @@ void world_open(struct world *w, uint64_t seed, const char *dir)
 	w->opts = (struct cis_pager_opts){
 		.size = sizeof(w->opts), .regions = w->regions, .nr_regions = 2, .image = w->img, .os = &kernel, .os_ctx = w,
 		.clock = model_clock, .clock_ctx = w, .store_of = store_of, .neighbours = dice(w, 2),
-		.policy = CIS_POLICY_POISON, .tries = 2, .failed = page_failed, .gone = guest_gone, .ctx = w,
+		.policy = w->policy, .can_kill = w->can_kill, .tries = 2, .recovered = recovered,
+		.store_deadline_ns = w->trouble ? 200000000 : 3600000000000u, .failed = page_failed, .gone = guest_gone, .ctx = w,
 	};
 	if (cis_scratch_create(&w->scratch))
 		abort();

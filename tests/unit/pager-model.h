@@ -75,6 +75,10 @@ struct world {
 	unsigned nr_held;
 	unsigned trouble; /* one in so many reads fails; 0: none */
 	bool late;	  /* the store answers later */
+	enum cis_policy policy;
+	bool can_kill;
+	unsigned to_kill; /* times that it was told to; nobody dies of it here */
+	bool stalls;	  /* somebody waits for a page that could not be produced */
 	uint64_t failed, touches, removes;
 
 	/* death */
