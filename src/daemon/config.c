@@ -29,6 +29,7 @@ static const struct key {
 	{ "tries", NUMBER, offsetof(struct cis_config, tries), 20 },
 	{ "store_deadline_ms", NUMBER, offsetof(struct cis_config, store_deadline_ms), 3600000 },
 	{ "handshake_ms", NUMBER, offsetof(struct cis_config, handshake_ms), 3600000 },
+	{ "upgrade_ms", NUMBER, offsetof(struct cis_config, upgrade_ms), 3600000 },
 	{ "awake_ms", NUMBER, offsetof(struct cis_config, awake_ms), 3600000 },
 	{ "user", WORD, offsetof(struct cis_config, user), 0 },
 	{ "harden", YES_NO, offsetof(struct cis_config, harden), 0 },
@@ -47,7 +48,7 @@ void cis_config_init(struct cis_config *c)
 	*c = (struct cis_config){
 		.control = strdup("/run/cistern/control.sock"), .traces = strdup("/var/lib/cistern/traces"),
 		.images = strdup("/var/lib/cistern/images"), .store_layers = strdup(""), .user = strdup(""), .guests = 4096,
-		.tries = 4, .store_deadline_ms = 10000, .handshake_ms = 10000, .awake_ms = 100, .harden = true,
+		.tries = 4, .store_deadline_ms = 10000, .handshake_ms = 10000, .upgrade_ms = 10000, .awake_ms = 100, .harden = true,
 		.neighbours = true, .detach = true, .log_level = CIS_LOG_INFO,
 	};
 }

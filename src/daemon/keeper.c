@@ -14,6 +14,8 @@
 #include "base/log.h"
 #include "daemon/keeper_int.h"
 
+#define UPGRADE_NS 10000000000ull
+
 int watch_add(struct cis_keeper *k, struct watch *w, int fd, uint32_t events,
 	      void (*ready)(struct watch *, uint32_t))
 {
@@ -105,6 +107,8 @@ int cis_keeper_create(struct cis_keeper **ret, struct cis_error *err)
 	if (!k)
 		return cis_fail(err, ENOMEM, "keeper: no memory");
 	k->clock = cis_now_ns;
+	k->upgrade_ns = UPGRADE_NS;
+	k->handover.sections = -1;
 	k->signals.fd = k->control_fd = -1;
 	k->signals.k = k;
 	for (unsigned i = 0; i < KEEPER_ENGINES; i++) {
@@ -137,6 +141,9 @@ void cis_keeper_destroy(struct cis_keeper *k)
 	}
 	listeners_close(k);
 	conns_drop(k, conn_is_any);
+	free(k->handover.program);
+	if (k->handover.sections >= 0)
+		close(k->handover.sections);
 	control_close(k);
 	argv_free(k->argv);
 	argv_free(k->envp);
@@ -146,6 +153,22 @@ void cis_keeper_destroy(struct cis_keeper *k)
 	if (k->epoll >= 0)
 		close(k->epoll);
 	free(k);
+}
+
+void cis_keeper_set_clock(struct cis_keeper *k, cis_clock_fn clock, void *ctx)
+{
+	k->clock = clock;
+	k->clock_ctx = ctx;
+}
+
+void cis_keeper_set_upgrade(struct cis_keeper *k, unsigned ms)
+{
+	k->upgrade_ns = ms * 1000000ull;
+}
+
+int cis_keeper_fd(const struct cis_keeper *k)
+{
+	return k->epoll;
 }
 
 bool cis_keeper_is_over(const struct cis_keeper *k)
@@ -158,7 +181,7 @@ bool cis_keeper_is_over(const struct cis_keeper *k)
 }
 
 /* For epoll_wait(), rounded up: until something has to be done that no descriptor announces. */
-static int wait_ms(const struct cis_keeper *k)
+int cis_keeper_timeout_ms(const struct cis_keeper *k)
 {
 	uint64_t at = engines_deadline(k), now = keeper_now(k);
 
@@ -174,7 +197,7 @@ int cis_keeper_step(struct cis_keeper *k)
 	int n;
 
 	engines_flush(k);
-	n = epoll_wait(k->epoll, &ev, 1, wait_ms(k));
+	n = epoll_wait(k->epoll, &ev, 1, cis_keeper_timeout_ms(k));
 	if (n < 0 && errno != EINTR)
 		return -errno;
 	if (n == 1) {

@@ -23,6 +23,7 @@
 
 #include <stdbool.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 
 struct cis_keeper;
@@ -65,6 +66,16 @@ int cis_keeper_start(struct cis_keeper *k, char *const argv[], char *const envp[
  * Return: 0, -EBUSY, ...
  */
 int cis_keeper_attach(struct cis_keeper *k, int fd, struct cis_error *err);
+
+/** cis_keeper_set_clock() - what time it is, in nanoseconds; CLOCK_MONOTONIC otherwise. */
+void cis_keeper_set_clock(struct cis_keeper *k, cis_clock_fn clock, void *ctx);
+
+/** cis_keeper_set_upgrade() - how long each step of a hand-over may take; 10000 ms otherwise. */
+void cis_keeper_set_upgrade(struct cis_keeper *k, unsigned ms);
+
+/** cis_keeper_fd() - readable when cis_keeper_step() would not wait; or after cis_keeper_timeout_ms(), -1 for never. */
+int cis_keeper_fd(const struct cis_keeper *k);
+int cis_keeper_timeout_ms(const struct cis_keeper *k);
 
 /** cis_keeper_step() - wait for one event and act on it.  Return: 0, or -errno when it cannot wait. */
 int cis_keeper_step(struct cis_keeper *k);

@@ -210,10 +210,12 @@ static int tell_flag(struct engine *e, struct conn *c, enum cis_wire_type type, 
 		msg.body = c->why;
 		msg.body_len = strlen(c->why);
 	} else if (type == CIS_WIRE_STATE_MADE) {
-		msg.error = (uint32_t)c->state_error;
-		msg.arg = c->state_bytes;
-		msg.fds = &c->state_fd;
-		msg.nr_fds = !c->state_error;
+		bool is_swapped = c->swap_fd >= 0 && e->role == ENGINE_STANDS_BY;
+
+		msg.error = is_swapped ? 0 : (uint32_t)c->state_error;
+		msg.arg = is_swapped ? c->swap_bytes : c->state_bytes;
+		msg.fds = is_swapped ? &c->swap_fd : &c->state_fd;
+		msg.nr_fds = !msg.error;
 	} else if (type == CIS_WIRE_NOTED) {
 		msg.body = c->note;
 		msg.body_len = c->note_len;
@@ -255,7 +257,7 @@ int conn_open(struct cis_keeper *k, uint64_t listener, int fd)
 	c->id = ++k->next_conn;
 	c->listener = listener;
 	c->sock_fd = fd;
-	c->pidfd = c->state_fd = c->sock.fd = c->pid.fd = -1;
+	c->pidfd = c->state_fd = c->swap_fd = c->sock.fd = c->pid.fd = -1;
 	c->sock.k = c->pid.k = k;
 	c->untold.tell = tell_conn;
 	c->next = *bucket(k, c->id);
@@ -317,11 +319,14 @@ void conn_say(struct conn *c, const void *text, size_t len)
 
 void conn_release(struct cis_keeper *k, struct conn *c)
 {
+	const struct engine *standby = k->handover.standby;
 	struct conn **p = bucket(k, c->id);
 
 	while (*p != c)
 		p = &(*p)->next;
 	*p = c->next;
+	if (standby && c->told[standby->slot].connection)
+		engine_tell_gone(k->handover.standby, CIS_WIRE_RELEASED, c->id);
 	k->nr_guests -= c->is_guest;
 	engines_untell(k, &c->untold);
 	watch_remove(&c->sock);
@@ -332,6 +337,8 @@ void conn_release(struct cis_keeper *k, struct conn *c)
 		close(c->pidfd);
 	if (c->state_fd >= 0)
 		close(c->state_fd);
+	if (c->swap_fd >= 0)
+		close(c->swap_fd);
 	cis_fds_close(c->fds, c->nr_fds);
 	free(c->bytes);
 	free(c->note);
@@ -348,6 +355,13 @@ void conns_untell(struct engine *e)
 			if (!conn_is_silent(c))
 				engine_tell(e, &c->untold);
 		}
+}
+
+void conns_each(struct cis_keeper *k, void (*fn)(struct conn *c))
+{
+	for (size_t i = 0; i < KEEPER_BUCKETS; i++)
+		for (struct conn *c = k->buckets[i]; c; c = c->next)
+			fn(c);
 }
 
 void conns_drop(struct cis_keeper *k, bool (*match)(const struct conn *c))

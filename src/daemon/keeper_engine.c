@@ -9,7 +9,9 @@
 #include "base/log.h"
 #include "daemon/keeper_int.h"
 
-#define LINGER_NS 5000000000ull /* after an engine has closed its wire, for it to end */
+/* After an engine has closed its wire, for it to end by itself, which says more of the reason. */
+#define LINGER_NS	  5000000000ull
+#define STANDBY_LINGER_NS 100000000ull
 
 void engine_tell(struct engine *e, struct untold *u)
 {
@@ -61,10 +63,66 @@ static int tell_due(struct engine *e, enum engine_due due, const struct cis_wire
 	return r;
 }
 
+static int tell_gone(struct engine *e)
+{
+	int r = 0;
+
+	for (; e->nr_gone && !r; e->nr_gone -= !r) {
+		const struct gone *g = &e->gone[e->nr_gone - 1];
+
+		r = engine_send(e, &(struct cis_wire_msg){ .type = g->type, .id = g->id });
+	}
+	return r;
+}
+
+static int tell_quiesce(struct engine *e)
+{
+	struct cis_keeper *k = e->wire.k;
+	uint8_t hello[CIS_WIRE_HELLO_BYTES];
+	int r;
+
+	if (!(e->due & DUE_QUIESCE))
+		return 0;
+	cis_wire_hello_put(&k->handover.standby->hello, hello);
+	r = tell_due(e, DUE_QUIESCE,
+		     &(struct cis_wire_msg){ .type = CIS_WIRE_QUIESCE, .body = hello, .body_len = sizeof(hello) });
+	if (!r)
+		handover_quiesced(k);
+	return r;
+}
+
+static int tell_go(struct engine *e)
+{
+	uint64_t paused_ns = keeper_now(e->wire.k) - e->paused_ns;
+
+	return tell_due(e, DUE_GO, &(struct cis_wire_msg){ .type = CIS_WIRE_GO, .arg = paused_ns });
+}
+
+/* Where one engine follows another. */
+static int tell_succession(struct engine *e)
+{
+	struct cis_wire_msg upgrading = { .type = CIS_WIRE_UPGRADING, .error = (uint32_t)e->answer_error, .body = e->answer,
+					  .body_len = strlen(e->answer) }, resume = upgrading;
+	struct cis_wire_msg take = { .type = CIS_WIRE_TAKE, .fds = &e->wire.k->handover.sections, .nr_fds = 1 };
+	int r = tell_due(e, DUE_UPGRADING, &upgrading);
+
+	resume.type = CIS_WIRE_RESUME;
+	if (!r)
+		r = tell_quiesce(e);
+	if (!r)
+		r = tell_due(e, DUE_TAKE, &take);
+	if (!r)
+		r = tell_due(e, DUE_RESUME, &resume);
+	if (!r)
+		r = tell_go(e);
+	return r ? r : tell_due(e, DUE_LET_GO, &(struct cis_wire_msg){ .type = CIS_WIRE_LET_GO });
+}
+
 /* Whoever has not said what it is gets nothing of a guest's.  Return: 0, -EAGAIN, ... */
 static int tell_all(struct engine *e)
 {
-	int r = tell_due(e, DUE_ROLE, &(struct cis_wire_msg){ .type = CIS_WIRE_ROLE, .arg = CIS_WIRE_SERVE });
+	uint64_t role = e->role == ENGINE_STANDS_BY ? CIS_WIRE_STANDBY : CIS_WIRE_SERVE;
+	int r = tell_due(e, DUE_ROLE, &(struct cis_wire_msg){ .type = CIS_WIRE_ROLE, .arg = role });
 
 	if (r || !e->has_hello)
 		return r;
@@ -77,10 +135,12 @@ static int tell_all(struct engine *e)
 			engine_tell(e, u); /* goes on where it stopped */
 	}
 	if (!r)
+		r = tell_gone(e);
+	if (!r)
 		r = tell_due(e, DUE_REPLAYED, &(struct cis_wire_msg){ .type = CIS_WIRE_REPLAYED, .arg = e->generation });
 	if (!r)
-		r = tell_due(e, DUE_STOP, &(struct cis_wire_msg){ .type = CIS_WIRE_STOP });
-	return r;
+		r = tell_succession(e);
+	return r ? r : tell_due(e, DUE_STOP, &(struct cis_wire_msg){ .type = CIS_WIRE_STOP });
 }
 
 static void do_listen(struct cis_keeper *k, const struct cis_wire_msg *msg)
@@ -102,15 +162,18 @@ static bool take_hello(struct engine *e, const struct cis_wire_msg *msg)
 			  e->hello.wire != CIS_WIRE_VERSION ? "it is of another version of what keeper and engine say" : NULL;
 
 	e->has_hello = !why;
-	if (why)
+	if (e->role == ENGINE_STANDS_BY && why)
+		handover_fail(e->wire.k, EPROTO, "the new engine is no engine: %s", why);
+	else if (e->role == ENGINE_STANDS_BY)
+		handover_hello(e);
+	else if (why)
 		cis_log(CIS_LOG_ERROR, "keeper: the engine is refused and ended: %s", why);
 	return !why;
 }
 
 /* A connection that is not known any more was released while the request was on its way. */
-static void obey(struct engine *e, const struct cis_wire_msg *msg)
+static void obey_serving(struct cis_keeper *k, struct engine *e, struct cis_wire_msg *msg)
 {
-	struct cis_keeper *k = e->wire.k;
 	struct conn *c = conn_find(k, msg->id);
 
 	if (msg->type == CIS_WIRE_LISTEN)
@@ -119,6 +182,12 @@ static void obey(struct engine *e, const struct cis_wire_msg *msg)
 		listener_close(k, msg->id);
 	else if (msg->type == CIS_WIRE_READY)
 		k->was_ready = true;
+	else if (msg->type == CIS_WIRE_UPGRADE)
+		handover_begin(k, msg);
+	else if (msg->type == CIS_WIRE_HANDOVER)
+		handover_take(k, msg);
+	else if (c && msg->type == CIS_WIRE_SWAP)
+		handover_swap(k, c, msg);
 	else if (c && msg->type == CIS_WIRE_STATE)
 		conn_make_state(c, msg->arg);
 	else if (c && msg->type == CIS_WIRE_NOTE)
@@ -129,15 +198,29 @@ static void obey(struct engine *e, const struct cis_wire_msg *msg)
 		conn_release(k, c);
 }
 
+/* What an engine says that was let go is not heard any more. */
+static void obey(struct engine *e, struct cis_wire_msg *msg)
+{
+	if (e->role == ENGINE_SERVES)
+		obey_serving(e->wire.k, e, msg);
+	else if (e->role == ENGINE_STANDS_BY)
+		handover_obey(e, msg);
+}
+
 static void wire_lost(struct engine *e, int r)
 {
-	if (r != -EPIPE)
+	bool is_standby = e->role == ENGINE_STANDS_BY;
+
+	if (is_standby && r != -EPIPE)
+		handover_fail(e->wire.k, EPROTO, "the new engine %s", r == -EPROTONOSUPPORT ?
+			      "speaks another version of what keeper and engine say" : "cannot be understood");
+	else if (r != -EPIPE)
 		cis_log(CIS_LOG_ERROR, "keeper: the engine cannot be understood: %s; it is ended", strerror(-r));
 	engine_close(e);
 	if (r != -EPIPE)
 		engine_kill(e);
 	else if (e->pid)
-		e->kill_ns = keeper_now(e->wire.k) + LINGER_NS;
+		e->kill_ns = keeper_now(e->wire.k) + (is_standby ? STANDBY_LINGER_NS : LINGER_NS);
 }
 
 /* Return: false when nothing more has come. */
@@ -152,15 +235,14 @@ static bool take_message(struct engine *e)
 		wire_lost(e, r);
 		return false;
 	}
-	cis_fds_close(msg.fds, msg.nr_fds); /* it has none to give */
 	if (e->has_hello) {
 		obey(e, &msg);
 	} else if (!take_hello(e, &msg)) {
 		engine_close(e);
 		engine_kill(e);
-		return false;
 	}
-	return true;
+	cis_fds_close(msg.fds, msg.nr_fds); /* that nobody took */
+	return e->wire.fd >= 0;
 }
 
 void engine_hear_out(struct engine *e)
@@ -211,12 +293,42 @@ void engine_close(struct engine *e)
 	while (e->untold)
 		engine_untell(e, e->untold);
 	watch_close(&e->wire);
+	free(e->gone);
+	e->gone = NULL;
+	e->nr_gone = e->room_gone = 0;
 	if (e == k->serving) {
 		listeners_drop_failed(k);
 		conns_drop(k, conn_is_over);
 	}
 	if (!e->pid)
 		engine_gone(e, "has closed its wire");
+}
+
+void engine_let_go(struct engine *e)
+{
+	while (e->untold)
+		engine_untell(e, e->untold);
+	e->role = ENGINE_LEAVES;
+	e->due = DUE_LET_GO;
+}
+
+void engine_tell_gone(struct engine *e, enum cis_wire_type type, uint64_t id)
+{
+	size_t room = e->room_gone ? 2 * e->room_gone : 16;
+	struct gone *gone = e->gone;
+
+	if (e->wire.fd < 0)
+		return;
+	if (e->nr_gone == e->room_gone) {
+		gone = realloc(gone, room * sizeof(*gone));
+		if (!gone) {
+			handover_fail(e->wire.k, ENOMEM, "no memory to tell the new engine what has gone");
+			return;
+		}
+		e->gone = gone;
+		e->room_gone = room;
+	}
+	gone[e->nr_gone++] = (struct gone){ type, id };
 }
 
 struct engine *engine_free(struct cis_keeper *k)
@@ -239,11 +351,12 @@ int engine_connect(struct cis_keeper *k, struct engine *e, int fd, enum engine_r
 	e->role = role;
 	e->generation = ++k->generation;
 	e->started_ns = keeper_now(k);
-	e->has_hello = e->is_full = false;
-	e->due = DUE_ROLE | DUE_REPLAYED | (k->is_stopping ? DUE_STOP : 0);
+	e->has_hello = e->is_full = e->has_ended = false;
+	e->due = DUE_ROLE | DUE_REPLAYED | (k->is_stopping && role == ENGINE_SERVES ? DUE_STOP : 0);
 	e->untold = NULL;
 	e->untold_end = &e->untold;
-	k->serving = e;
+	if (role == ENGINE_SERVES)
+		k->serving = e;
 	listeners_untell(e);
 	conns_untell(e);
 	return 0;

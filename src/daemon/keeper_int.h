@@ -25,6 +25,7 @@ struct watch {
 };
 
 struct engine;
+struct conn;
 
 /**
  * struct untold - something that engines have to be told about
@@ -46,7 +47,19 @@ enum engine_role { ENGINE_NONE, ENGINE_SERVES, ENGINE_STANDS_BY, ENGINE_LEAVES }
 enum engine_due {
 	DUE_ROLE = 1,
 	DUE_REPLAYED = 2,
-	DUE_STOP = 4,
+	DUE_UPGRADING = 4,
+	DUE_QUIESCE = 8,
+	DUE_TAKE = 16,
+	DUE_RESUME = 32,
+	DUE_GO = 64,
+	DUE_LET_GO = 128,
+	DUE_STOP = 256,
+};
+
+/** struct gone - something that a standby was told of and that is there no more: RELEASED or UNLISTENED */
+struct gone {
+	enum cis_wire_type type;
+	uint64_t id;
 };
 
 /**
@@ -55,17 +68,43 @@ enum engine_due {
  * @process: its pidfd
  * @pid:     0: not our child (attached), or its end has been seen
  * @kill_ns: when it is killed; 0: it is not
+ * @has_ended: its process has; what it said before is still heard
+ * @answer:  text of UPGRADING or RESUME, with @answer_error
  */
 struct engine {
 	struct watch wire, process;
 	unsigned slot;
 	enum engine_role role;
 	pid_t pid;
-	uint64_t generation, started_ns, kill_ns;
+	uint64_t generation, started_ns, kill_ns, paused_ns;
 	struct cis_wire_hello hello;
-	bool has_hello, is_full;
+	bool has_hello, is_full, has_ended;
 	unsigned due; /* enum engine_due */
 	struct untold *untold, **untold_end;
+	struct gone *gone;
+	size_t nr_gone, room_gone;
+	int answer_error;
+	char answer[400];
+};
+
+enum handover_step { HANDOVER_NONE, HANDOVER_HELLO, HANDOVER_LOAD, HANDOVER_PAUSE, HANDOVER_TAKE, HANDOVER_UNDO };
+
+/**
+ * struct handover - keeper_handover.c
+ * @program:      of the standby; that of all engines to come once it serves
+ * @has_quiesced: the engine that serves was told to pause, so it has to be told to go on
+ * @sections:     what it handed over, -1
+ * @why:          of UNDO
+ */
+struct handover {
+	enum handover_step step;
+	struct engine *standby;
+	char *program;
+	uint64_t deadline_ns, paused_ns;
+	bool has_quiesced;
+	int sections;
+	int error;
+	char why[400];
 };
 
 /** struct listener - error is not 0: could not be bound; freed once the engine that asked knows */
@@ -106,8 +145,8 @@ struct conn {
 	int fds[CIS_WIRE_FDS_MAX];
 	size_t nr_fds;
 	int sock_fd, pidfd; /* open while the connection is, watched or not */
-	int state_fd;
-	uint64_t state_bytes;
+	int state_fd, swap_fd; /* the second is to replace the first */
+	uint64_t state_bytes, swap_bytes;
 	int state_error;
 	void *note;
 	size_t note_len;
@@ -132,6 +171,8 @@ struct cis_keeper {
 	char **argv, **envp; /* of engines; NULL: none is started */
 	uint64_t restart_ns, pause_ns; /* when the next is started, 0: none is due; what was waited before the last */
 	int status; /* of the last engine */
+	struct handover handover;
+	uint64_t upgrade_ns;
 
 	int control_fd;
 	char *control_path;
@@ -177,11 +218,16 @@ int engine_connect(struct cis_keeper *k, struct engine *e, int fd, enum engine_r
 /** engine_hear_out() - it is gone, but not what it said before; its wire is closed then. */
 void engine_hear_out(struct engine *e);
 void engine_close(struct engine *e);
+/** engine_let_go() - it does not serve any more, is told so, and nothing else. */
+void engine_let_go(struct engine *e);
+/** engine_tell_gone() - tell @e, a standby, that what it knows is there no more. */
+void engine_tell_gone(struct engine *e, enum cis_wire_type type, uint64_t id);
 /** engine_free() - a slot in which there is no engine; NULL: none. */
 struct engine *engine_free(struct cis_keeper *k);
 
 /* keeper_process.c */
 void oom_lower(struct cis_keeper *k);
+int engine_start(struct cis_keeper *k, struct engine *e, enum engine_role role, const char *program, struct cis_error *err);
 /** engine_kill() - at once; its end is seen by its pidfd.  For one that is not our child: its wire is closed. */
 void engine_kill(struct engine *e);
 /** engine_gone() - wire and process are: its slot is free, and another engine is started where one is wanted. */
@@ -190,6 +236,27 @@ void engine_gone(struct engine *e, const char *how);
 uint64_t engines_deadline(const struct cis_keeper *k);
 void engines_tick(struct cis_keeper *k);
 void argv_free(char **argv);
+
+/* keeper_handover.c */
+/** handover_begin() - UPGRADE. */
+void handover_begin(struct cis_keeper *k, const struct cis_wire_msg *msg);
+/** handover_hello() - of the standby. */
+void handover_hello(struct engine *e);
+/** handover_obey() - all else that the standby says. */
+void handover_obey(struct engine *e, const struct cis_wire_msg *msg);
+/** handover_quiesced() - QUIESCE has been sent. */
+void handover_quiesced(struct cis_keeper *k);
+/** handover_take() - HANDOVER; handover_swap() - SWAP: of the engine that serves; they may take the descriptor out of @msg. */
+void handover_take(struct cis_keeper *k, struct cis_wire_msg *msg);
+void handover_swap(struct cis_keeper *k, struct conn *c, struct cis_wire_msg *msg);
+/** handover_fail() - end the standby; when it is gone, the engine that serves is told. */
+void handover_fail(struct cis_keeper *k, int error, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/** handover_gone() - of any engine. */
+void handover_gone(struct engine *e, const char *how);
+uint64_t handover_deadline(const struct cis_keeper *k);
+void handover_tick(struct cis_keeper *k);
+/** keeper_program() - the path in UPGRADE or EXEC, checked; malloc'ed.  Return: 0, -EINVAL, -ENOENT, -EACCES, ... */
+int keeper_program(const struct cis_keeper *k, const struct cis_wire_msg *msg, char **ret, struct cis_error *err);
 
 /* keeper_listen.c */
 void listener_open(struct cis_keeper *k, uint64_t id, const struct cis_wire_listen *listen);
@@ -215,6 +282,7 @@ void conn_release(struct cis_keeper *k, struct conn *c);
 void conns_untell(struct engine *e);
 /** conns_drop() - release those that @match. */
 void conns_drop(struct cis_keeper *k, bool (*match)(const struct conn *c));
+void conns_each(struct cis_keeper *k, void (*fn)(struct conn *c));
 bool conn_is_silent(const struct conn *c);
 bool conn_is_over(const struct conn *c);
 bool conn_is_any(const struct conn *c);

@@ -24,11 +24,14 @@ static struct listener *find(struct cis_keeper *k, uint64_t id)
 
 static void forget(struct cis_keeper *k, struct listener *l)
 {
+	const struct engine *standby = k->handover.standby;
 	struct listener **p = &k->listeners;
 
 	while (*p != l)
 		p = &(*p)->next;
 	*p = l->next;
+	if (standby && l->told[standby->slot])
+		engine_tell_gone(k->handover.standby, CIS_WIRE_UNLISTENED, l->id);
 	engines_untell(k, &l->untold);
 	free((void *)l->listen.note);
 	free(l);

@@ -48,7 +48,7 @@ static bool place(int fd, int to)
 }
 
 /* Between fork and exec: only calls that a child of a process with one thread may make. */
-static void become_engine(struct cis_keeper *k, int wire)
+static void become_engine(struct cis_keeper *k, int wire, const char *program)
 {
 	unsigned last = k->control_fd >= 0 ? CIS_WIRE_CONTROL_FD : CIS_WIRE_FD;
 	int control = k->control_fd;
@@ -64,13 +64,14 @@ static void become_engine(struct cis_keeper *k, int wire)
 		_exit(127);
 	/* What others left open in the keeper; its own close by themselves. */
 	syscall(SYS_close_range, last + 1, ~0u, 0);
-	execve(k->argv[0], k->argv, k->envp);
+	k->argv[0] = (char *)program;
+	execve(program, k->argv, k->envp);
 	_exit(127);
 }
 
 static void process_ended(struct watch *w, uint32_t events);
 
-static int start(struct cis_keeper *k, struct engine *e, enum engine_role role, struct cis_error *err)
+int engine_start(struct cis_keeper *k, struct engine *e, enum engine_role role, const char *program, struct cis_error *err)
 {
 	int pair[2], pidfd = -1, r = cis_sock_pair(SOCK_SEQPACKET, pair);
 	pid_t pid;
@@ -79,7 +80,7 @@ static int start(struct cis_keeper *k, struct engine *e, enum engine_role role, 
 		return cis_fail(err, -r, "keeper: the wire: %s", strerror(-r));
 	pid = fork();
 	if (!pid)
-		become_engine(k, pair[1]);
+		become_engine(k, pair[1], program);
 	r = pid < 0 ? -errno : cis_pidfd_open(pid, &pidfd);
 	close(pair[1]);
 	if (!r)
@@ -156,6 +157,7 @@ void engine_gone(struct engine *e, const char *how)
 
 	e->role = ENGINE_NONE;
 	e->kill_ns = 0;
+	handover_gone(e, how);
 	if (e != k->serving)
 		return;
 	k->serving = NULL;
@@ -173,6 +175,7 @@ static void process_ended(struct watch *w, uint32_t events)
 
 	waitpid(e->pid, &status, 0);
 	watch_close(w);
+	e->has_ended = true;
 	engine_hear_out(e);
 	e->pid = 0;
 	if (e == w->k->serving)
@@ -189,21 +192,36 @@ static void restart(struct cis_keeper *k)
 	k->restart_ns = 0;
 	if (!wants_engine(k)) /* the last guest has gone meanwhile */
 		return;
-	if (!start(k, engine_free(k), ENGINE_SERVES, &err))
+	if (!engine_start(k, engine_free(k), ENGINE_SERVES, k->argv[0], &err))
 		return;
 	plan_restart(k, 0);
 	cis_log(CIS_LOG_ERROR, "%s; tried again in %llu ms", err.text,
 		(unsigned long long)(k->restart_ns - keeper_now(k)) / 1000000);
 }
 
+/* A standby has to be gone before another engine touches what it might have touched. */
+static bool is_restart_due(const struct cis_keeper *k)
+{
+	return k->restart_ns && k->handover.step == HANDOVER_NONE;
+}
+
 uint64_t engines_deadline(const struct cis_keeper *k)
 {
-	uint64_t first = k->restart_ns ? k->restart_ns : UINT64_MAX;
+	uint64_t first = handover_deadline(k);
 
+	if (is_restart_due(k) && k->restart_ns < first)
+		first = k->restart_ns;
 	for (unsigned i = 0; i < KEEPER_ENGINES; i++)
 		if (k->engines[i].kill_ns && k->engines[i].kill_ns < first)
 			first = k->engines[i].kill_ns;
 	return first;
+}
+
+static void has_lingered(struct engine *e)
+{
+	if (e->role == ENGINE_STANDS_BY)
+		handover_fail(e->wire.k, EPROTO, "the new engine has closed its wire");
+	engine_kill(e);
 }
 
 void engines_tick(struct cis_keeper *k)
@@ -212,8 +230,9 @@ void engines_tick(struct cis_keeper *k)
 
 	for (unsigned i = 0; i < KEEPER_ENGINES; i++)
 		if (k->engines[i].kill_ns && k->engines[i].kill_ns <= now)
-			engine_kill(&k->engines[i]);
-	if (k->restart_ns && k->restart_ns <= now)
+			has_lingered(&k->engines[i]);
+	handover_tick(k);
+	if (is_restart_due(k) && k->restart_ns <= now)
 		restart(k);
 }
 
@@ -250,5 +269,5 @@ int cis_keeper_start(struct cis_keeper *k, char *const argv[], char *const envp[
 	k->envp = argv_copy(envp);
 	if (!k->argv || !k->envp)
 		return cis_fail(err, ENOMEM, "keeper: no memory");
-	return start(k, engine_free(k), ENGINE_SERVES, err);
+	return engine_start(k, engine_free(k), ENGINE_SERVES, k->argv[0], err);
 }

@@ -116,6 +116,7 @@ static int keeper(const struct cis_config *config, int argc, char **argv)
 		free(args);
 		return fail(&err);
 	}
+	cis_keeper_set_upgrade(k, config->upgrade_ms);
 	if (cis_keeper_control(k, config->control, &err) || cis_harden_keeper(config, &err) || cis_keeper_start(k, args, env, &err) ||
 	    cis_keeper_run(k, &status))
 		status = fail(&err);

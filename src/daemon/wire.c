@@ -32,10 +32,13 @@ int cis_wire_recv(int fd, struct cis_wire_buf *buf, struct cis_wire_msg *ret)
 		return r;
 	if (!len && !nr_fds)
 		return -EPIPE;
-	if (len < CIS_WIRE_HEAD_BYTES || cis_le32(buf->bytes + 4) != CIS_WIRE_VERSION ||
-	    cis_le32(buf->bytes + 28) != len - CIS_WIRE_HEAD_BYTES) {
+	if (len < CIS_WIRE_HEAD_BYTES || cis_le32(buf->bytes + 28) != len - CIS_WIRE_HEAD_BYTES)
+		r = -EPROTO;
+	else if (cis_le32(buf->bytes + 4) != CIS_WIRE_VERSION)
+		r = -EPROTONOSUPPORT;
+	if (r) {
 		cis_fds_close(buf->fds, nr_fds);
-		return -EPROTO;
+		return r;
 	}
 	*ret = (struct cis_wire_msg){
 		.type = cis_le32(buf->bytes),

@@ -37,7 +37,10 @@
  *	CONNECTION	id connection, arg listener; body pid, uid and gid; descriptor: pidfd of the client,
  *			if it is known.  Sent when the client has said something: one that only connects is
  *			not the engine's business
- *	NOTED		id connection, body: the NOTE of an engine before; after its CONNECTION, before its BYTES
+ *	NOTED		id connection, body: the NOTE of an engine before; after its CONNECTION, before its BYTES;
+ *			to a standby also whenever the engine that serves notes something
+ *	RELEASED	to a standby: id connection: the engine that serves has released it
+ *	UNLISTENED	to a standby: id listener: likewise
  *	BYTES		id connection, arg place of the body in the stream; descriptors that came with it
  *	BROKEN		id connection, errno and reason: too many bytes or descriptors; what it sent is
  *			dropped
@@ -47,12 +50,13 @@
  *	REPLAYED	arg: which engine of this keeper it is, from 1; all that was there before has been
  *			said
  *	STOP		serve no new guests, and end when there is none left
- *	UPGRADING	to the engine that asked: errno 0: the standby has been started, else why not
+ *	UPGRADING	to the engine that asked: errno 0: the standby has been started; else why not, or why it
+ *			failed before QUIESCE was said
  *	QUIESCE		to the engine that serves: pause; body the HELLO of the standby; HANDOVER is the answer
  *	TAKE		to the standby: the descriptor of HANDOVER; swapped state memfds come as STATE_MADE before it
  *	RESUME		to the engine that was told to pause: errno and reason: the hand-over has failed, go on
  *	LET_GO		to it: the standby serves; end, and release nothing
- *	GO		to the standby: serve
+ *	GO		to the standby: serve; arg: nanoseconds since QUIESCE was said
  *	EXECED		errno and reason why the keeper did not become another; 0 from the new one
  *
  * A new engine is told everything again as if it had just happened, then REPLAYED: that is all there is to
@@ -110,6 +114,8 @@ enum cis_wire_type {
 	CIS_WIRE_LET_GO,
 	CIS_WIRE_GO,
 	CIS_WIRE_EXECED,
+	CIS_WIRE_RELEASED,
+	CIS_WIRE_UNLISTENED,
 };
 
 enum cis_wire_role { CIS_WIRE_SERVE, CIS_WIRE_STANDBY };
@@ -142,7 +148,7 @@ struct cis_wire_buf {
  * @ret: points into @buf; its descriptors are the caller's
  *
  * Return: 0; -EAGAIN; -EPIPE (the other end is closed); -EPROTO (not a packet of
- * ours: its descriptors are closed), ...
+ * ours), -EPROTONOSUPPORT (one of another version): its descriptors are closed; ...
  */
 int cis_wire_recv(int fd, struct cis_wire_buf *buf, struct cis_wire_msg *ret);
 
