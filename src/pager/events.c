@@ -37,14 +37,14 @@ static void remove_page(struct cis_pager *p, uint64_t pgno)
 	uint64_t word = cis_word_load(p, pgno);
 
 	cis_word_store(p, pgno, cis_word_make(CIS_PAGE_REMOVED, cis_word_generation(word) + 1, 0));
-	p->stats.pages_removed++;
+	p->stats->pages_removed++;
 	CIS_POINT(remove_page);
 }
 
 /* The part of [start, end) in each region; whole pages only, as the kernel gives them back. */
 void cis_remove_mark(struct cis_pager *p, uint64_t start, uint64_t end)
 {
-	p->stats.removes++;
+	p->stats->removes++;
 	for (size_t i = 0; i < p->nr_regions; i++) {
 		const struct cis_region *r = &p->regions[i];
 		uint64_t from = start > r->hva ? start : r->hva;

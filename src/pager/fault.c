@@ -17,7 +17,7 @@ static void unstall(struct cis_pager *p, uint64_t pgno)
 	cis_bit_clear(p->stalled, pgno);
 	if (p->reported)
 		cis_bit_clear(p->reported, pgno);
-	p->stats.recovered++;
+	p->stats->recovered++;
 	if (!--p->nr_stalled && p->o.recovered)
 		p->o.recovered(p->o.ctx);
 }
@@ -29,7 +29,7 @@ void cis_fault_answered(struct cis_pager *p, const struct cis_fault *f, uint64_t
 	if (p->stalled && cis_bit_test(p->stalled, f->pgno))
 		unstall(p, f->pgno);
 	++*class;
-	cis_hist_add(&p->stats.fault_ns, cis_pager_now(p) - f->since_ns);
+	cis_hist_add(&p->stats->fault_ns, cis_pager_now(p) - f->since_ns);
 }
 
 bool cis_fault_waits(const struct cis_pager *p, uint64_t pgno)
@@ -42,7 +42,7 @@ bool cis_fault_waits(const struct cis_pager *p, uint64_t pgno)
 
 static void defer(struct cis_pager *p, const struct cis_fault *f, uint64_t due_ns)
 {
-	p->stats.faults_deferred++;
+	p->stats->faults_deferred++;
 	for (size_t i = 0; i < p->nr_deferred; i++)
 		if (p->deferred[i].pgno == f->pgno) {
 			if (due_ns < p->deferred[i].due_ns)
@@ -93,7 +93,7 @@ void cis_fault_retry(struct cis_pager *p, bool job_over)
 		memmove(&p->deferred[i], &p->deferred[i + 1], (--p->nr_deferred - i) * sizeof(d));
 		if (d.due_ns == UINT64_MAX && cis_page_state_at(p, d.pgno) == CIS_PAGE_RESIDENT &&
 		    !cis_region_of_page(p, d.pgno)->alias) /* where there is one, RESIDENT does not say mapped */
-			cis_fault_answered(p, &f, &p->stats.faults_resident); /* installing it woke the thread */
+			cis_fault_answered(p, &f, &p->stats->faults_resident); /* installing it woke the thread */
 		else
 			cis_fault(p, &f); /* may put it off again, at the end of the list */
 	}
@@ -132,7 +132,7 @@ static void report(struct cis_pager *p, const struct cis_fault *f, enum cis_outc
 	if (!p->reported)
 		p->reported = calloc(cis_bitmap_words(p->nr_pages), sizeof(uint64_t));
 	if (!p->reported || !cis_bit_test(p->reported, f->pgno))
-		p->stats.faults_failed++;
+		p->stats->faults_failed++;
 	else if (!kill && !stalls)
 		return;
 	if (p->reported)
@@ -149,7 +149,7 @@ static void stall(struct cis_pager *p, const struct cis_fault *f)
 	if (p->stalled && !cis_bit_test(p->stalled, f->pgno)) {
 		cis_bit_set(p->stalled, f->pgno);
 		p->nr_stalled++;
-		p->stats.stalled++;
+		p->stats->stalled++;
 	}
 	defer(p, f, cis_pager_now(p) + STALL_NS);
 }
@@ -176,7 +176,7 @@ static void poison(struct cis_pager *p, const struct cis_fault *f, const struct 
 	switch (rc) {
 	case 0:
 		cis_page_set(p, f->pgno, CIS_PAGE_POISONED, 0);
-		p->stats.poisoned++;
+		p->stats->poisoned++;
 		report(p, f, CIS_OUTCOME_POISON, err);
 		break;
 	case -EEXIST: /* the guest has it, however that came */
@@ -210,7 +210,7 @@ void cis_fault_trouble(struct cis_pager *p, const struct cis_fault *f, int rc)
 
 	switch (rc) {
 	case -EAGAIN: /* hazards 1 and 2: no further event may come, so time must bring it back, and not in a tight loop */
-		p->stats.again++;
+		p->stats->again++;
 		p->blocked_ns = cis_pager_now(p) + AGAIN_NS;
 		defer(p, f, cis_pager_now(p) + ((uint64_t)AGAIN_NS << (f->tries < 5 ? f->tries : 5)));
 		return;
@@ -244,8 +244,8 @@ static void fault_removed(struct cis_pager *p, const struct cis_fault *f, const 
 	uint64_t done = 0;
 	int rc = cis_install_zero(p, r, f->pgno, 1, p->o.scratch->zero, &done);
 
-	p->stats.pages_zero += done;
-	settle(p, f, done, rc, &p->stats.faults_removed);
+	p->stats->pages_zero += done;
+	settle(p, f, done, rc, &p->stats->faults_removed);
 }
 
 /*
@@ -268,7 +268,7 @@ static void fault_resident(struct cis_pager *p, const struct cis_fault *f, const
 		rc = cis_install_zero(p, r, f->pgno, 1, p->o.scratch->zero, &done);
 	else if (done && cis_page_state_at(p, f->pgno) == CIS_PAGE_REMOVED)
 		cis_page_set(p, f->pgno, CIS_PAGE_RESIDENT, 0);
-	settle(p, f, done, rc, &p->stats.faults_resident);
+	settle(p, f, done, rc, &p->stats->faults_resident);
 }
 
 bool cis_page_is_zero(const struct cis_pager *p, const struct cis_region *r, uint64_t pgno)
@@ -308,7 +308,7 @@ int cis_zeros_bring(struct cis_pager *p, const struct cis_region *r, uint64_t pg
 	rc = cis_install_zero(p, r, pgno, nr, p->o.scratch->zero, ret_done);
 	for (uint64_t i = 0; i < nr; i++)
 		cis_page_give_back(p, pgno + i, 0);
-	p->stats.pages_zero += *ret_done;
+	p->stats->pages_zero += *ret_done;
 	return rc;
 }
 
@@ -319,7 +319,7 @@ static void fault_zero(struct cis_pager *p, const struct cis_fault *f, const str
 
 	zero_run(p, r, f->pgno, &first, &nr);
 	rc = cis_zeros_bring(p, r, first, nr, &done);
-	settle(p, f, f->pgno < first + done, rc, &p->stats.faults_zero);
+	settle(p, f, f->pgno < first + done, rc, &p->stats->faults_zero);
 }
 
 static void fault_same(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r, uint64_t word)
@@ -332,8 +332,8 @@ static void fault_same(struct cis_pager *p, const struct cis_fault *f, const str
 	cis_page_claim(p, f->pgno, 0);
 	rc = cis_install_run(p, r, f->pgno, 1, p->o.scratch->raw, 0, &done);
 	cis_page_give_back(p, f->pgno, 0);
-	*(f->since_ns ? &p->stats.pages_demand : &p->stats.pages_filled) += done;
-	settle(p, f, done, rc, &p->stats.faults_same);
+	*(f->since_ns ? &p->stats->pages_demand : &p->stats->pages_filled) += done;
+	settle(p, f, done, rc, &p->stats->faults_same);
 }
 
 /*
@@ -354,26 +354,6 @@ static void fault_absent(struct cis_pager *p, const struct cis_fault *f, const s
 		cis_fetch_start(p, f, &loc);
 }
 
-void cis_record_touch(struct cis_pager *p, uint64_t pgno)
-{
-	if (!p->seen || cis_bit_test(p->seen, pgno))
-		return;
-	if (p->nr_trace == p->max_trace) {
-		uint64_t max = p->max_trace ? 2 * p->max_trace : 4096;
-		uint32_t *more = realloc(p->trace, max * sizeof(*more));
-
-		if (!more)
-			return; /* a trace is advice: a shorter one is still right */
-		p->trace = more;
-		p->max_trace = max;
-	}
-	cis_bit_set(p->seen, pgno);
-	p->trace[p->nr_trace] = (uint32_t)pgno;
-	CIS_POINT(touch_written);
-	p->nr_trace++;
-	CIS_POINT(touch_counted);
-}
-
 void cis_fault(struct cis_pager *p, const struct cis_fault *f)
 {
 	const struct cis_region *r = cis_region_of_page(p, f->pgno);
@@ -381,7 +361,7 @@ void cis_fault(struct cis_pager *p, const struct cis_fault *f)
 	if (f->since_ns)
 		cis_record_touch(p, f->pgno);
 	if (f->since_ns && !f->tries)
-		cis_hist_add(&p->stats.queue_ns, p->now_ns - f->since_ns);
+		cis_hist_add(&p->stats->queue_ns, p->now_ns - f->since_ns);
 	if (p->blocked_ns && cis_page_state_at(p, f->pgno) != CIS_PAGE_BUSY) {
 		defer(p, f, p->blocked_ns);
 		return;

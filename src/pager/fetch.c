@@ -130,9 +130,9 @@ static void install_wanted(struct cis_fetch *f, const uint64_t *pgno, size_t n, 
 			continue; /* another's, or removed meanwhile: its content is no longer the image's */
 		rc = cis_install_run(p, cis_region_of_page(p, pgno[i]), pgno[i], 1, raw + (i << p->page_shift), f->id, &done);
 		cis_page_give_back(p, pgno[i], f->id);
-		*(f->since_ns ? &p->stats.pages_demand : &p->stats.pages_filled) += done;
+		*(f->since_ns ? &p->stats->pages_demand : &p->stats->pages_filled) += done;
 		if (done)
-			cis_fault_answered(p, &fault, &p->stats.faults_demand);
+			cis_fault_answered(p, &fault, &p->stats->faults_demand);
 		else
 			cis_fault_trouble(p, &fault, rc);
 	}
@@ -163,7 +163,7 @@ static void install_neighbours(struct cis_fetch *f, const uint64_t *pgno, size_t
 			cis_pager_set_gone(p);
 		for (size_t k = 0; k < len; k++)
 			cis_page_give_back(p, pgno[i + k], f->id);
-		p->stats.pages_neighbour += done;
+		p->stats->pages_neighbour += done;
 		i += len;
 	}
 }
@@ -185,9 +185,9 @@ static int produce(struct cis_fetch *f, const char **ret_raw, struct cis_error *
 
 	if (rc)
 		return rc;
-	stage(f, &p->stats.decode_ns);
+	stage(f, &p->stats->decode_ns);
 	rc = cis_unit_check(&unit, *ret_raw, err);
-	stage(f, &p->stats.verify_ns);
+	stage(f, &p->stats->verify_ns);
 	return rc;
 }
 
@@ -200,7 +200,7 @@ static void install(struct cis_fetch *f, const char *raw)
 	install_wanted(f, pgno, n, raw);
 	CIS_POINT(fetch_wanted);
 	if (f->timed)
-		cis_hist_add(&p->stats.install_ns, p->now_ns - start);
+		cis_hist_add(&p->stats->install_ns, p->now_ns - start);
 	if (p->o.neighbours && !p->seen && n > 1)
 		install_neighbours(f, pgno, n, raw);
 	CIS_POINT(fetch_installed);
@@ -243,11 +243,11 @@ static void fail_pages(struct cis_fetch *f, bool later, const struct cis_error *
 void cis_read_trouble(struct cis_pager *p, int code)
 {
 	if (code == -EBADMSG)
-		p->stats.errors_damaged++;
+		p->stats->errors_damaged++;
 	else if (code == -ETIMEDOUT)
-		p->stats.errors_timeout++;
+		p->stats->errors_timeout++;
 	else
-		p->stats.errors_read++;
+		p->stats->errors_read++;
 }
 
 void cis_trouble_tell(struct cis_pager *p, bool fill, const struct cis_error *err)
@@ -306,7 +306,7 @@ static void trouble(struct cis_fetch *f, int code, const struct cis_error *err)
 	f->tries++;
 	if (worth_a_try(f, code)) {
 		cis_trouble_tell(p, false, err);
-		p->stats.retries++;
+		p->stats->retries++;
 		f->retry_ns = p->now_ns + (code == -EBADMSG && f->damaged == 1 ? 0 : pause); /* spoilt on the way, perhaps */
 		return;
 	}
@@ -348,9 +348,9 @@ static void arrived(struct cis_fetch *f, const struct cis_store_req *req, int co
 		return;
 	}
 	if (f->timed)
-		cis_hist_add(&p->stats.read_ns, cis_pager_now(p) - f->start_ns);
-	p->stats.reads++;
-	p->stats.bytes_read += req->len;
+		cis_hist_add(&p->stats->read_ns, cis_pager_now(p) - f->start_ns);
+	p->stats->reads++;
+	p->stats->bytes_read += req->len;
 	p->trouble_pause_ns = 0;
 	rc = produce(f, &raw, &err);
 	if (rc) {
@@ -399,7 +399,7 @@ static struct cis_fetch *new_fetch(struct cis_pager *p)
 
 	p->spare = NULL;
 	if (f)
-		*f = (struct cis_fetch){ .p = p, .timed = !(p->stats.reads % TIMED_EACH) };
+		*f = (struct cis_fetch){ .p = p, .timed = !(p->stats->reads % TIMED_EACH) };
 	return f;
 }
 

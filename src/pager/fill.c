@@ -85,7 +85,7 @@ static bool next_range(struct cis_pager *p, uint64_t *ret_end)
 {
 	const struct cis_image_info *top = cis_image_info(p->image);
 
-	if (p->want == CIS_FILL_NONE)
+	if (p->have >= p->want)
 		return false;
 	if (in_hot_section(p)) {
 		*ret_end = top->nr_hot_chunks;
@@ -167,14 +167,14 @@ void cis_pager_job_done(struct cis_pager *p, struct cis_fill_job *job)
 		if (cis_bit_test(job->claimed, i)) /* removed meanwhile, it is no longer the job's */
 			cis_page_give_back(p, job->pgno[i], job->id);
 	CIS_POINT(job_settled);
-	p->stats.pages_filled += job->installed;
+	p->stats->pages_filled += job->installed;
 	if (job->read_rc) {
 		cis_read_trouble(p, job->read_rc);
 		cis_fill_trouble(p, &job->err);
 	} else {
-		p->stats.reads++;
-		p->stats.bytes_read += job->bytes_read;
-		p->stats.errors_damaged += job->rc == -EBADMSG;
+		p->stats->reads++;
+		p->stats->bytes_read += job->bytes_read;
+		p->stats->errors_damaged += job->rc == -EBADMSG;
 		p->trouble_pause_ns = 0;
 	}
 	p->jobs_out--;
@@ -192,8 +192,13 @@ void cis_pager_fill(struct cis_pager *p, enum cis_fill what)
 
 	if (what <= p->want)
 		return;
-	if (p->want == CIS_FILL_NONE)
+	if (p->want == CIS_FILL_NONE) {
 		p->fill_img = p->image;
+		if (p->have >= CIS_FILL_HOT) { /* under an engine before this one */
+			p->fill_chunk = info->nr_hot_chunks;
+			p->fill_done = info->nr_hot;
+		}
+	}
 	p->want = what;
 	p->fill_total = what == CIS_FILL_HOT ? info->nr_hot : info->nr_hot + info->nr_cold;
 	if (what == CIS_FILL_ALL)
@@ -208,7 +213,9 @@ enum cis_fill cis_pager_filled(const struct cis_pager *p)
 
 void cis_pager_progress(const struct cis_pager *p, uint64_t *ret_done, uint64_t *ret_total)
 {
-	*ret_done = p->fill_done < p->fill_total ? p->fill_done : p->fill_total;
+	bool all = p->have >= p->want || p->fill_done > p->fill_total;
+
+	*ret_done = all ? p->fill_total : p->fill_done;
 	*ret_total = p->fill_total;
 }
 
@@ -274,6 +281,14 @@ static void fill_touched(struct cis_pager *p)
 	}
 }
 
+static void complete(struct cis_pager *p, enum cis_fill level)
+{
+	p->have = level;
+	if (p->o.state.header->layout > 1)
+		__atomic_store_n(&p->o.state.header->filled, level, __ATOMIC_RELEASE);
+	CIS_POINT(fill_level);
+}
+
 void cis_fill_trouble(struct cis_pager *p, const struct cis_error *err)
 {
 	cis_pager_now(p);
@@ -300,7 +315,7 @@ void cis_fill_sweep(struct cis_pager *p)
 		return;
 	if (p->have < CIS_FILL_HOT && !in_hot_section(p) && !p->hot_jobs_out) {
 		fill_touched(p);
-		p->have = CIS_FILL_HOT;
+		complete(p, CIS_FILL_HOT);
 	}
 	if (p->want < CIS_FILL_ALL || p->jobs_out || next_range(p, &end) || cis_pager_now(p) < p->again_ns)
 		return;
@@ -314,7 +329,7 @@ void cis_fill_sweep(struct cis_pager *p)
 	if (p->sweep < p->nr_pages)
 		return;
 	if (!p->sweep_missed) {
-		p->have = CIS_FILL_ALL;
+		complete(p, CIS_FILL_ALL);
 		return;
 	}
 	p->sweep = p->sweep_missed = 0;

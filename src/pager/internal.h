@@ -96,10 +96,10 @@ struct cis_pager {
 
 	/* recording */
 	uint64_t *seen; /* bitmap; NULL when not recording */
-	uint32_t *trace;
-	uint64_t nr_trace, max_trace;
+	uint32_t *trace; /* nr_pages entries, in the state memfd when its layout has them */
+	uint64_t nr_trace;
 
-	struct cis_pager_stats stats;
+	struct cis_pager_stats *stats; /* likewise */
 };
 
 static inline uint64_t cis_page_bytes(const struct cis_pager *p)
@@ -229,8 +229,14 @@ bool cis_page_is_zero(const struct cis_pager *p, const struct cis_region *r, uin
 /** cis_zeros_bring() - install @nr pages that are so, words before and after.  Return: as cis_install_zero(). */
 int cis_zeros_bring(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, uint64_t nr, uint64_t *ret_done);
 
+
+/* record.c */
+
 /** cis_record_touch() - note the first touch of a page, when recording. */
 void cis_record_touch(struct cis_pager *p, uint64_t pgno);
+/** cis_record_adopt() - go on with what another engine was recording.  Return: 0, -ENOMEM, -EBADMSG. */
+int cis_record_adopt(struct cis_pager *p, struct cis_error *err);
+void cis_record_free(struct cis_pager *p);
 
 /* fetch.c */
 /** cis_read_trouble() - count a read that ended with @code. */

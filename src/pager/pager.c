@@ -94,6 +94,50 @@ static void make_gate(struct cis_pager *p)
 	pthread_rwlockattr_destroy(&attr);
 }
 
+static int use_stats(struct cis_pager *p)
+{
+	struct cis_state *st = &p->o.state;
+
+	_Static_assert(sizeof(*p->stats) <= CIS_STATS_ROOM, "more statistics need another layout");
+	p->stats = st->stats ? st->stats : calloc(1, sizeof(*p->stats));
+	if (!p->stats)
+		return -ENOMEM;
+	if (st->stats && st->header->stats_bytes < sizeof(*p->stats))
+		st->header->stats_bytes = sizeof(*p->stats); /* what an older engine did not count is zero */
+	return 0;
+}
+
+/* Shared memory is filled in one way for the guest's life, whoever serves it. */
+static int use_way(struct cis_pager *p, struct cis_error *err)
+{
+	static const char *const names[] = { "in an unknown way", "by copying", "in place" };
+	enum cis_filled_by way = CIS_FILLED_UNKNOWN, was = (enum cis_filled_by)p->o.state.header->filled_by;
+
+	for (size_t i = 0; i < p->nr_regions; i++)
+		if (p->regions[i].kind == CIS_KIND_SHARED)
+			way = p->regions[i].alias ? CIS_FILLED_IN_PLACE : CIS_FILLED_BY_COPY;
+	if (p->o.adopt && was && was != way)
+		return cis_fail(err, EINVAL, "its memory was filled %s, and would be filled %s", names[was], names[way]);
+	p->o.state.header->filled_by = way;
+	return 0;
+}
+
+static int use_state(struct cis_pager *p, struct cis_error *err)
+{
+	const struct cis_state_header *h = p->o.state.header;
+	int rc;
+
+	if (h->nr_pages != p->nr_pages)
+		return cis_fail(err, EINVAL, "the state memfd is of %llu pages, the image of %llu", (unsigned long long)h->nr_pages,
+				(unsigned long long)p->nr_pages);
+	rc = use_stats(p) ? cis_fail(err, ENOMEM, "pager: out of memory") : use_way(p, err);
+	p->generation = p->o.adopt ? p->o.generation : h->generation;
+	if (rc || !p->o.adopt || h->layout == 1)
+		return rc;
+	p->have = (enum cis_fill)h->filled;
+	return cis_record_adopt(p, err);
+}
+
 int cis_pager_create(const struct cis_pager_opts *opts, struct cis_pager **ret, struct cis_error *err)
 {
 	struct cis_pager *p = calloc(1, sizeof(*p));
@@ -122,8 +166,11 @@ int cis_pager_create(const struct cis_pager_opts *opts, struct cis_pager **ret, 
 		cis_pager_destroy(p);
 		return rc;
 	}
-	assert(p->o.state.header->nr_pages == p->nr_pages);
-	p->generation = opts->adopt ? opts->generation : p->o.state.header->generation;
+	rc = use_state(p, err);
+	if (rc) {
+		cis_pager_destroy(p);
+		return rc;
+	}
 	if (opts->adopt)
 		cis_adopt(p);
 	*ret = p;
@@ -141,8 +188,9 @@ void cis_pager_destroy(struct cis_pager *p)
 	free(p->deferred);
 	free(p->reported);
 	free(p->stalled);
-	free(p->seen);
-	free(p->trace);
+	cis_record_free(p);
+	if (!p->o.state.stats)
+		free(p->stats);
 	free(p->regions);
 	free(p);
 }
@@ -217,7 +265,7 @@ const struct cis_region *cis_region_of_hva(const struct cis_pager *p, uint64_t h
 
 const struct cis_pager_stats *cis_pager_stats(const struct cis_pager *p)
 {
-	return &p->stats;
+	return p->stats;
 }
 
 enum cis_page_state cis_pager_state_of(const struct cis_pager *p, uint64_t pgno)
@@ -234,40 +282,8 @@ size_t cis_pager_memory(const struct cis_pager *p)
 	if (p->stalled)
 		bytes += cis_bitmap_words(p->nr_pages) * 8;
 	if (p->seen)
-		bytes += cis_bitmap_words(p->nr_pages) * 8 + p->max_trace * sizeof(*p->trace);
+		bytes += cis_bitmap_words(p->nr_pages) * 8;
+	if (!p->o.state.stats)
+		bytes += sizeof(*p->stats) + (p->seen ? p->nr_trace * sizeof(*p->trace) : 0);
 	return bytes;
-}
-
-int cis_pager_record_start(struct cis_pager *p)
-{
-	if (p->seen)
-		return -EALREADY;
-	p->seen = calloc(cis_bitmap_words(p->nr_pages), sizeof(uint64_t));
-	if (!p->seen)
-		return -ENOMEM;
-	p->nr_trace = 0;
-	return 0;
-}
-
-int cis_pager_record_stop(struct cis_pager *p, uint32_t **ret, uint64_t *ret_nr)
-{
-	if (!p->seen)
-		return -EINVAL;
-	free(p->seen);
-	p->seen = NULL;
-	*ret = p->trace;
-	*ret_nr = p->nr_trace;
-	p->trace = NULL;
-	p->nr_trace = p->max_trace = 0;
-	return 0;
-}
-
-bool cis_pager_recording(const struct cis_pager *p)
-{
-	return p->seen != NULL;
-}
-
-uint64_t cis_pager_recorded(const struct cis_pager *p)
-{
-	return p->nr_trace;
 }

@@ -84,7 +84,8 @@ int cis_policy_parse(const char *text);
 /**
  * struct cis_pager_stats - counters of one guest; written by the shard, read by anyone
  *
- * Faults count once each, by what answered them.
+ * Faults count once each, by what answered them.  It lies in the state memfd, so that counting
+ * goes on under the next engine: new fields only go to the end.
  */
 struct cis_pager_stats {
 	uint64_t faults_zero;	   /* a page that the image says is zero */
@@ -174,7 +175,12 @@ struct cis_pager_opts {
 	void *ctx;
 };
 
-/** cis_pager_create() - Return: 0, -EINVAL (regions do not fit the image; the text says how), -ENOMEM. */
+/**
+ * cis_pager_create() - make one for a guest that nobody serves yet, or with @adopt not any more
+ *
+ * Return: 0, -EINVAL (regions do not fit the image, or not the way in which the guest was
+ * served before; the text says how), -EBADMSG (@state cannot be), -ENOMEM.
+ */
 int cis_pager_create(const struct cis_pager_opts *opts, struct cis_pager **ret, struct cis_error *err);
 
 /** cis_pager_destroy() - no job or read is in flight (cis_pager_quiesce()).  NULL-safe. */
@@ -237,7 +243,7 @@ size_t cis_pager_memory(const struct cis_pager *p);
  */
 int cis_pager_record_start(struct cis_pager *p);
 
-/** cis_pager_record_stop() - @ret: malloc'ed page numbers in the order of their first touch.  Return: 0, -EINVAL. */
+/** cis_pager_record_stop() - @ret: malloc'ed page numbers in the order of their first touch.  Return: 0, -EINVAL, -ENOMEM. */
 int cis_pager_record_stop(struct cis_pager *p, uint32_t **ret, uint64_t *ret_nr);
 bool cis_pager_recording(const struct cis_pager *p);
 /** cis_pager_recorded() - first touches so far. */

@@ -17,9 +17,11 @@
 
 static const char magic[8] = { 'C', 'I', 'S', 'S', 'T', 'A', 'T', 'E' };
 
+#define PAGE	   4096u
 #define SHADOW_OFF 2048u /* in the header's page: the header that is about to be */
-#define RING_OFF   4096u
-#define WORDS_OFF  (RING_OFF + CIS_RING_SLOTS * sizeof(struct uffd_msg))
+#define RING_OFF   PAGE
+#define RING_BYTES (CIS_RING_SLOTS * sizeof(struct uffd_msg))
+#define STATS_OFF  (RING_OFF + RING_BYTES) /* layout 2 */
 
 static const char *const names[CIS_PAGE_STATES] = { "absent", "busy", "resident", "clean", "removed", "poisoned" };
 
@@ -28,10 +30,23 @@ const char *cis_page_state_name(enum cis_page_state state)
 	return state < CIS_PAGE_STATES ? names[state] : "unknown";
 }
 
+static uint64_t words_off(unsigned layout)
+{
+	return layout == 1 ? RING_OFF + RING_BYTES : STATS_OFF + CIS_STATS_ROOM;
+}
+
+/* The next free page behind the words: layout 2 has the trace there. */
+static uint64_t words_end(unsigned layout, uint64_t nr_pages)
+{
+	return (words_off(layout) + nr_pages * sizeof(uint64_t) + PAGE - 1) & ~(uint64_t)(PAGE - 1);
+}
+
 uint64_t cis_state_bytes(unsigned layout, uint64_t nr_pages)
 {
+	uint64_t trace = layout == 1 ? 0 : (nr_pages * sizeof(uint32_t) + PAGE - 1) & ~(uint64_t)(PAGE - 1);
+
 	assert(layout >= CIS_STATE_LAYOUT_MIN && layout <= CIS_STATE_LAYOUT_MAX);
-	return (WORDS_OFF + nr_pages * sizeof(uint64_t) + 4095) & ~4095ull;
+	return words_end(layout, nr_pages) + trace;
 }
 
 static uint64_t header_checksum(const struct cis_state_header *h)
@@ -41,36 +56,91 @@ static uint64_t header_checksum(const struct cis_state_header *h)
 
 static void attach(void *map, const struct cis_state_header *h, struct cis_state *ret)
 {
-	ret->header = map;
-	ret->ring = (struct uffd_msg *)((char *)map + h->ring_off);
-	ret->words = (uint64_t *)((char *)map + h->words_off);
-	ret->bytes = h->bytes;
+	char *at = map;
+
+	*ret = (struct cis_state){ .header = map, .ring = (struct uffd_msg *)(at + h->ring_off),
+				   .words = (uint64_t *)(at + h->words_off), .bytes = h->bytes };
+	if (h->layout == 1)
+		return;
+	ret->stats = at + STATS_OFF;
+	ret->trace = (uint32_t *)(at + words_end(h->layout, h->nr_pages));
 }
 
-void cis_state_init(void *map, unsigned layout, uint64_t nr_pages, uint64_t generation, struct cis_state *ret)
+static void header_make(unsigned layout, uint64_t nr_pages, uint64_t generation, struct cis_state_header *ret)
 {
-	struct cis_state_header *to = map, h = {
+	*ret = (struct cis_state_header){
 		.layout = layout,
 		.ring_slots = CIS_RING_SLOTS,
 		.generation = generation,
 		.nr_pages = nr_pages,
 		.ring_off = RING_OFF,
-		.words_off = WORDS_OFF,
+		.words_off = words_off(layout),
 		.bytes = cis_state_bytes(layout, nr_pages),
 	};
+	memcpy(ret->magic, magic, sizeof(magic));
+	ret->checksum = header_checksum(ret);
+}
 
-	memcpy(h.magic, magic, sizeof(magic));
-	h.checksum = header_checksum(&h);
-	memcpy(&to->layout, &h.layout, offsetof(struct cis_state_header, ring_head) - offsetof(struct cis_state_header, layout));
+/* The magic comes last: without it nobody takes the rest for a header. */
+static void header_write(const struct cis_state_header *h, struct cis_state_header *to)
+{
+	const size_t at = offsetof(struct cis_state_header, layout);
+
+	memcpy((char *)to + at, (const char *)h + at, offsetof(struct cis_state_header, ring_head) - at);
 	atomic_signal_fence(memory_order_seq_cst);
-	memcpy(to->magic, magic, sizeof(magic)); /* last: without it nobody takes the rest for a header */
-	attach(map, to, ret);
+	memcpy(to->magic, magic, sizeof(magic));
+}
+
+void cis_state_init(void *map, unsigned layout, uint64_t nr_pages, uint64_t generation, struct cis_state *ret)
+{
+	struct cis_state_header h;
+
+	header_make(layout, nr_pages, generation, &h);
+	header_write(&h, map);
+	attach(map, &h, ret);
+}
+
+static void copy_dynamic(const struct cis_state_header *from, struct cis_state_header *to, bool all)
+{
+	to->ring_head = from->ring_head;
+	to->ring_tail = from->ring_tail;
+	to->filled_by = from->filled_by;
+	if (!all)
+		return;
+	to->stats_bytes = from->stats_bytes;
+	to->nr_trace = from->nr_trace;
+	to->recording = from->recording;
+	to->filled = from->filled;
+}
+
+int cis_state_convert(const struct cis_state *from, void *map, unsigned layout, uint64_t generation, struct cis_state *ret,
+		      struct cis_error *err)
+{
+	uint64_t nr_pages = from->header->nr_pages;
+	struct cis_state_header h;
+	struct cis_state to;
+
+	if (layout < CIS_STATE_LAYOUT_MIN || layout > CIS_STATE_LAYOUT_MAX)
+		return cis_fail(err, EPROTONOSUPPORT, "state memfd: layout %u is asked for, this engine knows %u to %u", layout,
+				CIS_STATE_LAYOUT_MIN, CIS_STATE_LAYOUT_MAX);
+	header_make(layout, nr_pages, generation, &h);
+	attach(map, &h, &to);
+	memcpy(to.ring, from->ring, RING_BYTES);
+	memcpy(to.words, from->words, nr_pages * sizeof(*to.words));
+	if (from->stats && to.stats) {
+		memcpy(to.stats, from->stats, CIS_STATS_ROOM);
+		memcpy(to.trace, from->trace, from->header->nr_trace * sizeof(*to.trace));
+	}
+	copy_dynamic(from->header, to.header, from->stats && to.stats);
+	header_write(&h, to.header);
+	*ret = to;
+	return 0;
 }
 
 int cis_state_lock(const struct cis_state *st)
 {
-	madvise(st->header, st->header->words_off, MADV_POPULATE_WRITE);
-	return mlock(st->header, st->header->words_off) ? -errno : 0;
+	madvise(st->header, RING_OFF + RING_BYTES, MADV_POPULATE_WRITE);
+	return mlock(st->header, RING_OFF + RING_BYTES) ? -errno : 0;
 }
 
 /*
@@ -128,12 +198,29 @@ static int header_check(const struct cis_state_header *h, uint64_t bytes, struct
 	if (h->layout < CIS_STATE_LAYOUT_MIN || h->layout > CIS_STATE_LAYOUT_MAX)
 		return cis_fail(err, EPROTONOSUPPORT, "state memfd: layout %u, this engine knows %u to %u", h->layout,
 				CIS_STATE_LAYOUT_MIN, CIS_STATE_LAYOUT_MAX);
-	if (h->ring_slots != CIS_RING_SLOTS || h->ring_off != RING_OFF || h->words_off != WORDS_OFF ||
+	if (h->ring_slots != CIS_RING_SLOTS || h->ring_off != RING_OFF || h->words_off != words_off(h->layout) ||
 	    h->nr_pages > bytes / 8 || h->bytes != cis_state_bytes(h->layout, h->nr_pages) || h->bytes != bytes)
 		return cis_fail(err, EBADMSG, "state memfd: sizes do not fit %llu bytes", (unsigned long long)bytes);
 	if (h->ring_head < h->ring_tail || h->ring_head - h->ring_tail > CIS_RING_SLOTS)
 		return cis_fail(err, EBADMSG, "state memfd: ring indices %llu..%llu", (unsigned long long)h->ring_tail,
 				(unsigned long long)h->ring_head);
+	if (h->filled_by > CIS_FILLED_IN_PLACE)
+		return cis_fail(err, EBADMSG, "state memfd: filled in way %u", h->filled_by);
+	if (h->layout == 1)
+		return 0;
+	if (h->stats_bytes > CIS_STATS_ROOM || h->nr_trace > h->nr_pages || h->recording > 1 || h->filled > 2)
+		return cis_fail(err, EBADMSG, "state memfd: %llu bytes of statistics, a trace of %llu pages, recording %u, filled "
+				"to level %u", (unsigned long long)h->stats_bytes, (unsigned long long)h->nr_trace, h->recording,
+				h->filled);
+	return 0;
+}
+
+static int trace_check(const struct cis_state *st, const struct cis_state_header *h, struct cis_error *err)
+{
+	for (uint64_t i = 0; st->trace && i < h->nr_trace; i++)
+		if (st->trace[i] >= h->nr_pages)
+			return cis_fail(err, EBADMSG, "state memfd: the trace names page %u of %llu", st->trace[i],
+					(unsigned long long)h->nr_pages);
 	return 0;
 }
 
@@ -143,7 +230,7 @@ int cis_state_adopt(void *map, uint64_t bytes, struct cis_state *ret, struct cis
 	struct cis_state st;
 	int rc;
 
-	if (bytes < RING_OFF)
+	if (bytes < PAGE)
 		return cis_fail(err, EBADMSG, "state memfd: only %llu bytes", (unsigned long long)bytes);
 	rc = header_find(map, &h, err);
 	if (!rc)
@@ -155,49 +242,10 @@ int cis_state_adopt(void *map, uint64_t bytes, struct cis_state *ret, struct cis
 		if (cis_word_state(st.words[p]) >= CIS_PAGE_STATES)
 			return cis_fail(err, EBADMSG, "state memfd: page %llu has state %u", (unsigned long long)p,
 					(unsigned)cis_word_state(st.words[p]));
+	rc = trace_check(&st, &h, err);
+	if (rc)
+		return rc;
 	memcpy(st.header, &h, offsetof(struct cis_state_header, ring_head)); /* as it was, or out of its shadow */
 	*ret = st;
 	return 0;
-}
-
-struct uffd_msg *cis_ring_room(struct cis_state *st, size_t *ret_max)
-{
-	uint64_t head = st->header->ring_head, slot = head % CIS_RING_SLOTS;
-	uint64_t room = CIS_RING_SLOTS - cis_ring_used(st), piece = CIS_RING_SLOTS - slot;
-
-	*ret_max = (size_t)(room < piece ? room : piece);
-	return &st->ring[slot];
-}
-
-void cis_ring_commit(struct cis_state *st, size_t n)
-{
-	assert(cis_ring_used(st) + n <= CIS_RING_SLOTS);
-	atomic_signal_fence(memory_order_seq_cst);
-	st->header->ring_head += n;
-}
-
-void cis_ring_drop(struct cis_state *st, size_t n)
-{
-	assert(n <= cis_ring_used(st));
-	for (size_t i = 0; i < n; i++) {
-		memset(cis_ring_at(st, i), 0, sizeof(struct uffd_msg));
-		CIS_POINT(ring_dropping);
-	}
-	CIS_POINT(ring_zeroed);
-	atomic_signal_fence(memory_order_seq_cst);
-	st->header->ring_tail += n;
-	CIS_POINT(ring_dropped);
-}
-
-void cis_ring_clear(struct cis_state *st)
-{
-	for (size_t i = 0; i < CIS_RING_SLOTS; i++) {
-		if (!st->ring[i].event)
-			continue;
-		memset(&st->ring[i], 0, sizeof(st->ring[i]));
-		CIS_POINT(adopt_slot);
-	}
-	atomic_signal_fence(memory_order_seq_cst);
-	st->header->ring_tail = st->header->ring_head;
-	CIS_POINT(adopt_ring);
 }

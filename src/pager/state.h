@@ -3,9 +3,11 @@
  *
  *	0		header, 4096 bytes: magic, layout, generation, sizes, checksum; ring indices
  *	ring_off	ring of userfault events, read straight from the kernel into it
+ *	...		layout 2: statistics
  *	words_off	one 8-byte word a page
+ *	...		layout 2: the trace being recorded, 4 bytes a page
  *
- * The keeper creates and sizes it and holds a descriptor; the engine alone writes it, from the guest's shard.  Each word is
+ * doc/state.md has it byte by byte.  The keeper creates and sizes it and holds a descriptor; the engine alone writes it, from the guest's shard.  Each word is
  * written before the step that it allows, so a new engine finds what the dead one was about to do.
  */
 #ifndef CIS_PAGER_STATE_H
@@ -17,10 +19,11 @@
 
 #include "base/error.h"
 
-/* Layouts that are known, byte by byte in doc/state.md. */
+/* Layouts that are known. */
 #define CIS_STATE_LAYOUT_MIN 1u
-#define CIS_STATE_LAYOUT_MAX 1u
+#define CIS_STATE_LAYOUT_MAX 2u
 #define CIS_RING_SLOTS	 1024u /* 32 KiB */
+#define CIS_STATS_ROOM	 32768u
 
 /**
  * enum cis_page_state - the states of architecture.md
@@ -82,6 +85,25 @@ struct cis_state_header {
 	/* Written by the shard.  Slots [tail, head) hold events not yet acted on; all others are zeroed. */
 	_Alignas(64) uint64_t ring_head;
 	uint64_t ring_tail;
+
+	/* Likewise.  Not in layout 1, where they are zero; but filled_by in both. */
+	uint64_t stats_bytes; /* of the statistics that are in use; all beyond are zero */
+	uint64_t nr_trace;
+	uint32_t recording; /* 0 or 1 */
+	uint32_t filled;    /* enum cis_fill: the level that is complete */
+	uint32_t filled_by; /* enum cis_filled_by */
+};
+
+/**
+ * enum cis_filled_by - how pages of shared memory come in
+ *
+ * An engine that takes over does as the one before: content that is decoded in place would
+ * overwrite what a copied page, killed before its word said RESIDENT, has become since.
+ */
+enum cis_filled_by {
+	CIS_FILLED_UNKNOWN, /* no shared memory, or an engine that did not say */
+	CIS_FILLED_BY_COPY,
+	CIS_FILLED_IN_PLACE,
 };
 
 /** struct cis_state - a mapped state memfd; one shard writes it */
@@ -89,6 +111,8 @@ struct cis_state {
 	struct cis_state_header *header;
 	struct uffd_msg *ring;
 	uint64_t *words;
+	void *stats;	 /* CIS_STATS_ROOM bytes; NULL in layout 1 */
+	uint32_t *trace; /* nr_pages entries; NULL in layout 1 */
 	uint64_t bytes;
 };
 
@@ -116,6 +140,20 @@ int cis_state_lock(const struct cis_state *st);
  * engine writes), -EPROTONOSUPPORT (a layout that is not known).
  */
 int cis_state_adopt(void *map, uint64_t bytes, struct cis_state *ret, struct cis_error *err);
+
+/**
+ * cis_state_convert() - write another layout of a state
+ * @from:       of cis_state_adopt() or cis_state_init(); not changed
+ * @map:        as for cis_state_init(), of @layout; never that of @from
+ * @generation: of the engine that is going to serve it
+ *
+ * Words and events go over, and what both layouts have; layout 1 forgets statistics and
+ * trace.  The new one can be adopted only when it is complete.
+ *
+ * Return: 0, or -EPROTONOSUPPORT for a layout that is not known.
+ */
+int cis_state_convert(const struct cis_state *from, void *map, unsigned layout, uint64_t generation, struct cis_state *ret,
+		      struct cis_error *err);
 
 /** cis_state_set_generation() - of the engine that serves it now; at each instant one of both can be adopted. */
 void cis_state_set_generation(struct cis_state *st, uint64_t generation);

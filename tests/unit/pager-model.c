@@ -551,21 +551,64 @@ static void open_pager(struct world *w, bool adopt)
 		abort();
 }
 
+/* The next engine writes another layout, or the same into another memfd. */
+static void convert(struct world *w)
+{
+	unsigned layout = CIS_STATE_LAYOUT_MIN + (unsigned)dice(w, CIS_STATE_LAYOUT_MAX - CIS_STATE_LAYOUT_MIN + 1);
+	void *map = calloc(1, cis_state_bytes(layout, PAGES));
+	struct cis_state to;
+
+	if (cis_state_convert(&w->state, map, layout, w->generation, &to, NULL))
+		abort();
+	free(w->state_map);
+	w->state_map = map;
+	w->layout = layout;
+}
+
+/* Counting and recording go on where they were. */
+static void check_goes_on(struct world *w, const struct cis_state_header *was, uint64_t zeros)
+{
+	const struct cis_pager *p = w->adopting;
+
+	if (w->layout == 1)
+		return;
+	if (cis_pager_recording(p) != was->recording || cis_pager_recorded(p) != (was->recording ? was->nr_trace : 0))
+		see(w, "the recording does not go on", 0);
+	if (cis_pager_filled(p) != was->filled)
+		see(w, "the fill is forgotten", 0);
+	if (cis_pager_stats(p)->pages_zero != zeros)
+		see(w, "statistics are forgotten", 0);
+}
+
 static void adopt(struct world *w)
 {
+	struct cis_state_header was;
 	struct cis_error err;
+	uint64_t zeros;
 
-	if (cis_state_adopt(w->state_map, cis_state_bytes(CIS_STATE_LAYOUT_MAX, PAGES), &w->state, &err)) {
+	if (cis_state_adopt(w->state_map, cis_state_bytes(w->layout, PAGES), &w->state, &err)) {
 		see(w, "what is left cannot be adopted", 0);
 		return;
 	}
+	if (!dice(w, 4)) {
+		convert(w);
+		adopt(w);
+		return;
+	}
+	was = *w->state.header;
+	zeros = w->state.stats ? ((struct cis_pager_stats *)w->state.stats)->pages_zero : 0;
 	open_pager(w, !w->crash_in);
 	if (w->crash_in) { /* as cis_pager_create() does, but that it can be buried half way */
 		w->adopting->generation = w->generation;
+		if (w->layout > 1)
+			w->adopting->have = (enum cis_fill)was.filled;
+		if (w->layout > 1 && cis_record_adopt(w->adopting, NULL))
+			abort();
 		cis_adopt(w->adopting);
 	}
 	if (w->state.header->generation != w->generation)
 		see(w, "adopted, but of another generation", 0);
+	check_goes_on(w, &was, zeros);
 	w->waking = true;
 	cis_pager_wake_all(w->adopting);
 	w->waking = false;
@@ -594,6 +637,13 @@ static void stand(struct world *w)
 		see(w, "a paused pager writes words", 0);
 }
 
+static void resume(struct world *w)
+{
+	w->waking = true;
+	cis_pager_resume(w->pager);
+	w->waking = w->pausing = false;
+}
+
 static void pause_step(struct world *w)
 {
 	w->pausing = !cis_pager_pause(w->pager);
@@ -603,9 +653,7 @@ static void pause_step(struct world *w)
 	w->handovers++;
 	if (dice(w, 2)) {
 		cis_state_set_generation(&w->state, ++w->generation); /* the other one came that far */
-		w->waking = true;
-		cis_pager_resume(w->pager);
-		w->waking = false;
+		resume(w);
 	} else {
 		cis_pager_destroy(w->pager);
 		w->pager = NULL;
@@ -638,9 +686,9 @@ static void rare_step(struct world *w)
 		record_step(w);
 	if (!dice(w, 60))
 		cis_pager_fill(w->pager, (enum cis_fill)(1 + dice(w, 2)));
-	if (w->mortal && !dice(w, 15) && !w->crash_in)
+	if (w->mortal && !dice(w, 5) && !w->crash_in)
 		w->crash_in = 1 + (unsigned)dice(w, 1 + dice(w, 400));
-	if (w->moves && !dice(w, 20))
+	if (w->moves && !dice(w, 6))
 		w->pausing = true;
 }
 
@@ -704,8 +752,7 @@ bool world_settle(struct world *w)
 	if (!w->pager)
 		adopt(w);
 	if (w->pausing)
-		cis_pager_resume(w->pager);
-	w->pausing = false;
+		resume(w);
 	for (unsigned round = 0; round < 400 && !w->wrong; round++) {
 		for (unsigned i = 0; i < BALLOONS; i++)
 			balloon_step(w, &w->balloon[i], true);
@@ -800,8 +847,9 @@ void world_open(struct world *w, uint64_t seed, const char *dir)
 		if (cis_scratch_create(&w->worker[i]))
 			abort();
 	w->opts.scratch = w->scratch;
-	w->state_map = calloc(1, cis_state_bytes(CIS_STATE_LAYOUT_MAX, PAGES));
-	cis_state_init(w->state_map, CIS_STATE_LAYOUT_MAX, PAGES, 1, &w->state);
+	w->layout = CIS_STATE_LAYOUT_MIN + (unsigned)dice(w, 2);
+	w->state_map = calloc(1, cis_state_bytes(w->layout, PAGES));
+	cis_state_init(w->state_map, w->layout, PAGES, 1, &w->state);
 	open_pager(w, false);
 	w->pager = w->adopting;
 	w->adopting = NULL;

@@ -91,6 +91,7 @@ struct world {
 	struct cis_fill_job *settling;
 	unsigned jobs_before;
 	struct cis_pager *adopting;
+	unsigned layout;
 	uint64_t generation, crashes, handovers;
 	bool pausing, waking;
 
