@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 #include "daemon/keeper_int.h"
 
 #define UPGRADE_NS 10000000000ull
+#define REFUSAL_NS 1000000000ull
 
 int watch_add(struct cis_keeper *k, struct watch *w, int fd, uint32_t events,
 	      void (*ready)(struct watch *, uint32_t))
@@ -45,6 +47,33 @@ void watch_close(struct watch *w)
 		close(fd);
 }
 
+/* The kernel gives the lowest number that is free. */
+bool keeper_is_short(int fd)
+{
+	struct rlimit files;
+
+	return fd >= 0 && !getrlimit(RLIMIT_NOFILE, &files) && (rlim_t)fd + KEEPER_FDS_FREE >= files.rlim_cur;
+}
+
+void keeper_refused(struct cis_keeper *k, const char *fmt, ...)
+{
+	uint64_t now = keeper_now(k);
+	char text[300];
+	va_list ap;
+
+	if (now < k->refusal_ns) {
+		k->nr_refusals++;
+		return;
+	}
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	cis_log(CIS_LOG_WARN, "keeper: %s; a connection was closed (and %zu more since the last such line)", text,
+		k->nr_refusals);
+	k->nr_refusals = 0;
+	k->refusal_ns = now + REFUSAL_NS;
+}
+
 static void stop(struct cis_keeper *k)
 {
 	if (k->nr_guests)
@@ -63,7 +92,11 @@ static void signal_ready(struct watch *w, uint32_t events)
 {
 	struct signalfd_siginfo info;
 
-	if (read(w->fd, &info, sizeof(info)) == sizeof(info))
+	if (read(w->fd, &info, sizeof(info)) != sizeof(info))
+		return;
+	if (info.ssi_signo == SIGHUP) /* of a terminal that was closed, or of somebody who wants a file to be read again */
+		cis_log(CIS_LOG_INFO, "keeper: SIGHUP: nothing is read again; it goes on");
+	else
 		stop(w->k);
 }
 

@@ -13,7 +13,7 @@
  * When the engine has ended (all its threads: its pidfd says so), another is started at once; when engines die
  * again and again, after pauses that double up to a second, for ever while guests are held.
  *
- * It ends: on SIGTERM, SIGINT or SIGHUP, as soon as no guest is left and the engine, which is told to stop,
+ * It ends: on SIGTERM or SIGINT, as soon as no guest is left and the engine, which is told to stop,
  * has ended; and without a signal when no guest is held and no engine ever served, so that a wrong
  * configuration is an error and no endless loop.  A guest is a connection that has said something and was not
  * released.  While there is no engine, a guest whose process ends is released by the keeper itself.

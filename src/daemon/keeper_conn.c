@@ -64,6 +64,7 @@ static void break_off(struct conn *c, int error, const char *why)
 	watch_remove(&c->sock);
 	cis_fds_close(c->fds, c->nr_fds);
 	free(c->bytes);
+	c->sock.k->nr_bytes -= c->room;
 	c->bytes = NULL;
 	c->len = c->room = c->nr_fds = 0;
 	for (size_t i = 0; i < KEEPER_ENGINES; i++)
@@ -74,6 +75,7 @@ static void break_off(struct conn *c, int error, const char *why)
 
 static int keep_bytes(struct conn *c, const void *bytes, size_t len)
 {
+	struct cis_keeper *k = c->sock.k;
 	size_t room = c->room ? c->room : 256;
 	uint8_t *p;
 
@@ -82,10 +84,13 @@ static int keep_bytes(struct conn *c, const void *bytes, size_t len)
 	while (room < c->len + len)
 		room *= 2;
 	if (room > c->room) {
+		if (room - c->room > KEEPER_BYTES_ALL - k->nr_bytes)
+			return -ENOMEM;
 		p = realloc(c->bytes, room);
 		if (!p)
 			return -ENOMEM;
 		c->bytes = p;
+		k->nr_bytes += room - c->room;
 		c->room = room;
 	}
 	memcpy(c->bytes + c->len, bytes, len);
@@ -110,6 +115,20 @@ static void read_failed(struct conn *c, int r)
 		c->is_eof = true;
 }
 
+/* Its descriptors are not to take those that others need. */
+static int keep_fds(struct conn *c, size_t nr)
+{
+	const int *fds = c->fds + c->nr_fds;
+
+	for (size_t i = 0; i < nr; i++)
+		if (keeper_is_short(fds[i])) {
+			cis_fds_close(fds, nr);
+			return -ENOBUFS;
+		}
+	c->nr_fds += nr;
+	return 0;
+}
+
 /* Return: false when there was nothing to read. */
 static bool take_some(struct conn *c)
 {
@@ -121,9 +140,10 @@ static bool take_some(struct conn *c)
 	if (r == -EAGAIN)
 		return false;
 	if (!r) {
-		c->nr_fds += nr_fds;
 		c->is_eof = !len;
-		r = keep_bytes(c, k->read_buf, len);
+		r = keep_fds(c, nr_fds);
+		if (!r)
+			r = keep_bytes(c, k->read_buf, len);
 	}
 	if (r)
 		read_failed(c, r);
@@ -263,8 +283,9 @@ int conn_open(struct cis_keeper *k, uint64_t listener, int fd)
 	c->next = *bucket(k, c->id);
 	*bucket(k, c->id) = c;
 	cis_sock_peer(fd, &c->peer);
+	k->nr_conns++;
 	c->is_exited = cis_pidfd_peer(fd, &c->pidfd) == -ESRCH;
-	r = watch_add(k, &c->sock, fd, EPOLLIN | EPOLLRDHUP, sock_ready);
+	r = keeper_is_short(c->pidfd) ? -EMFILE : watch_add(k, &c->sock, fd, EPOLLIN | EPOLLRDHUP, sock_ready);
 	if (!r && c->pidfd >= 0)
 		r = watch_add(k, &c->pid, c->pidfd, EPOLLIN, pid_ready);
 	if (r)
@@ -272,15 +293,27 @@ int conn_open(struct cis_keeper *k, uint64_t listener, int fd)
 	return r;
 }
 
+static int make_state(struct conn *c, uint64_t bytes)
+{
+	char name[48];
+	int fd, r;
+
+	snprintf(name, sizeof(name), "cistern-state-%llu", (unsigned long long)c->id);
+	r = !bytes || bytes > CIS_WIRE_STATE_MAX ? -EINVAL : cis_memfd_create(name, bytes, 4096, &fd);
+	if (!r && keeper_is_short(fd)) {
+		close(fd);
+		r = -EMFILE;
+	}
+	if (!r)
+		c->state_fd = fd;
+	return r;
+}
+
 /* A second request for the same memory is answered as the first was. */
 void conn_make_state(struct conn *c, uint64_t bytes)
 {
-	char name[48];
-
 	if (!c->wants_state || c->state_error) {
-		snprintf(name, sizeof(name), "cistern-state-%llu", (unsigned long long)c->id);
-		c->state_error = !bytes || bytes > CIS_WIRE_STATE_MAX ? EINVAL :
-				 -cis_memfd_create(name, bytes, 4096, &c->state_fd);
+		c->state_error = -make_state(c, bytes);
 		c->state_bytes = c->state_error ? 0 : bytes;
 	}
 	c->wants_state = true;
@@ -328,6 +361,8 @@ void conn_release(struct cis_keeper *k, struct conn *c)
 	if (standby && c->told[standby->slot].connection)
 		engine_tell_gone(k->handover.standby, CIS_WIRE_RELEASED, c->id);
 	k->nr_guests -= c->is_guest;
+	k->nr_conns--;
+	k->nr_bytes -= c->room;
 	engines_untell(k, &c->untold);
 	watch_remove(&c->sock);
 	watch_remove(&c->pid);

@@ -231,6 +231,10 @@ static bool take_message(struct engine *e)
 
 	if (r == -EAGAIN)
 		return false;
+	if (r == -ENOBUFS) { /* only SWAP and HANDOVER bring descriptors */
+		handover_fail(e->wire.k, ENOBUFS, "the keeper has no descriptor left for what the engine hands over");
+		return true;
+	}
 	if (r) {
 		wire_lost(e, r);
 		return false;

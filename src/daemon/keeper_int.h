@@ -13,7 +13,10 @@
 
 #define KEEPER_BUCKETS	  1024
 #define KEEPER_BYTES_MAX  (128u << 10) /* of a connection; what a handshake may have */
+#define KEEPER_BYTES_ALL  (256ull << 20) /* of all connections */
 #define KEEPER_CONNS_MAX  1024	       /* of a listener; more are closed at once */
+#define KEEPER_CONNS_ALL  65536	       /* of all listeners */
+#define KEEPER_FDS_FREE   16	       /* descriptors that no client can take: for engines, and what they hand over */
 #define KEEPER_READ_BYTES (16u << 10)
 #define KEEPER_ENGINES	  3 /* one serves, one stands by, one leaves */
 
@@ -182,7 +185,10 @@ struct cis_keeper {
 	struct listener *listeners;
 	struct conn *buckets[KEEPER_BUCKETS];
 	size_t nr_guests; /* connections that have said something */
+	size_t nr_conns, nr_bytes;
 	uint64_t next_conn;
+	uint64_t refusal_ns; /* when the next refusal may be logged */
+	size_t nr_refusals;  /* that were not */
 
 	uint8_t read_buf[KEEPER_READ_BYTES];
 	struct cis_wire_buf wire_buf;
@@ -193,6 +199,11 @@ int watch_add(struct cis_keeper *k, struct watch *w, int fd, uint32_t events, vo
 /** watch_remove() - the descriptor stays open.  Explicitly: a duplicate elsewhere would keep it in the set. */
 void watch_remove(struct watch *w);
 void watch_close(struct watch *w);
+
+/** keeper_is_short() - @fd is one of the last that this process may have. */
+bool keeper_is_short(int fd);
+/** keeper_refused() - a client was; at most one line a second. */
+void keeper_refused(struct cis_keeper *k, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 static inline uint64_t keeper_now(const struct cis_keeper *k)
 {

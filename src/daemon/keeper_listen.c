@@ -72,7 +72,37 @@ static void shed(struct cis_keeper *k, int listen_fd)
 	if (!cis_sock_accept(listen_fd, &fd))
 		close(fd);
 	k->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	cis_log(CIS_LOG_WARN, "keeper: no descriptor left: a connection was closed");
+	keeper_refused(k, "no descriptor left");
+}
+
+/* The socket's mode says the same, for as long as nobody changes it. */
+static bool may_speak(const struct listener *l, int fd)
+{
+	struct cis_peer peer;
+
+	if (cis_sock_peer(fd, &peer))
+		return false;
+	if (!peer.uid || peer.uid == geteuid() || (l->listen.uid != UINT32_MAX && peer.uid == l->listen.uid))
+		return true;
+	keeper_refused(l->watch.k, "%s: process %d of user %u has no business there", l->listen.path, (int)peer.pid,
+		       (unsigned)peer.uid);
+	return false;
+}
+
+/* Whoever is one too many is refused alone; what others have, and what an engine needs to be started, is not touched. */
+static bool has_room(struct listener *l, int fd)
+{
+	struct cis_keeper *k = l->watch.k;
+
+	if (keeper_is_short(fd))
+		keeper_refused(k, "%s: no descriptor left", l->listen.path);
+	else if (l->nr_conns >= KEEPER_CONNS_MAX)
+		keeper_refused(k, "%s: has %u connections", l->listen.path, KEEPER_CONNS_MAX);
+	else if (k->nr_conns >= KEEPER_CONNS_ALL)
+		keeper_refused(k, "%s: there are %u connections in all", l->listen.path, KEEPER_CONNS_ALL);
+	else
+		return true;
+	return false;
 }
 
 static void listener_ready(struct watch *w, uint32_t events)
@@ -87,15 +117,14 @@ static void listener_ready(struct watch *w, uint32_t events)
 	}
 	if (r)
 		return;
-	if (l->nr_conns >= KEEPER_CONNS_MAX) {
+	if (!may_speak(l, fd) || !has_room(l, fd)) {
 		close(fd);
 		return;
 	}
 	l->nr_conns++;
 	r = conn_open(k, l->id, fd);
 	if (r)
-		cis_log(CIS_LOG_WARN, "keeper: %s: a connection was closed: %s", l->listen.path,
-			strerror(-r));
+		keeper_refused(k, "%s: %s", l->listen.path, strerror(-r));
 }
 
 void listener_left(struct cis_keeper *k, uint64_t id)
@@ -120,6 +149,11 @@ static int listener_bind(struct cis_keeper *k, struct listener *l, struct cis_er
 	r = cis_sock_listen(l->listen.path, &opts, &fd, err);
 	if (r)
 		return r;
+	if (keeper_is_short(fd)) {
+		close(fd);
+		unlink(l->listen.path);
+		return cis_fail(err, EMFILE, "%s: the daemon has no descriptor left", l->listen.path);
+	}
 	if (!lstat(l->listen.path, &st)) {
 		l->dev = st.st_dev;
 		l->ino = st.st_ino;

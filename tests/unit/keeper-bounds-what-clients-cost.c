@@ -143,6 +143,110 @@ static void test_no_descriptor_left(void **state)
 	serve_one("g");
 }
 
+/* One after the other, until the keeper has no room for another.  Return: how many it took. */
+static size_t fill_up(const char *name, int *clients)
+{
+	for (size_t nr = 0;; nr++) {
+		size_t before = rig.nr_conns;
+		struct pollfd p[2] = { { .fd = cis_keeper_link_fd(rig.link), .events = POLLIN } };
+
+		p[1] = (struct pollfd){ .fd = clients[nr] = rig_connect(name), .events = POLLRDHUP };
+		(void)send(clients[nr], "x", 1, MSG_NOSIGNAL);
+		while (rig.nr_conns == before && !p[1].revents) {
+			assert_in_range(poll(p, 2, 20000), 1, 2);
+			if (p[0].revents)
+				cis_keeper_link_run(rig.link, 1);
+		}
+		if (rig.nr_conns > before)
+			continue;
+		close(clients[nr]);
+		return nr;
+	}
+}
+
+/*
+ * A guest's descriptors and its state memfd need some, too: whoever asks for too much is refused, those before are
+ * served, and the next engine is told all.
+ */
+static void test_no_descriptor_left_for_what_guests_send(void **state)
+{
+	int clients[100], one;
+	size_t nr;
+
+	rig_listen(1, "g");
+	one = rig_connect("g");
+	assert_int_equal(cis_sock_send_all(one, "x", 1, &one, 1), 0);
+	rig_until(rig.nr_conns == 1 && rig.conns[0].nr_fds == 1);
+	nr = fill_up("g", clients);
+	assert_in_range(nr, 5, 30);
+	send_fds(clients[0], 8);
+	rig_until(rig.conns[1].error);
+	assert_int_equal(rig.conns[1].error, ENOBUFS);
+	for (size_t i = 2; i < 4; i++) /* a connection takes two, so one may be left */
+		assert_int_equal(cis_keeper_link_state(rig.link, rig.conns[i].id, 4096), 0);
+	rig_until(rig.conns[3].nr_states);
+	assert_int_equal(rig.conns[3].state_error, EMFILE);
+	close(clients[3]); /* its socket and process stay with the keeper until the engine lets it go */
+	rig_until(rig.conns[4].eof);
+	assert_int_equal(cis_keeper_link_release(rig.link, rig.conns[4].id), 0);
+	assert_int_equal(cis_keeper_link_state(rig.link, rig.conns[0].id, 4096), 0);
+	rig_until(rig.conns[0].nr_states);
+	assert_int_equal(rig.conns[0].state_error, 0);
+	rig_next_engine();
+	assert_int_equal(rig.nr_conns, nr);
+	for (size_t i = 0; i < rig.nr_conns; i++)
+		cis_fds_close(&rig.conns[i].pidfd, 1);
+	cis_fds_close(clients, 3);
+	cis_fds_close(clients + 4, nr - 4);
+	close(one);
+}
+
+/* Connect as another user and say something.  Return: whether the keeper hung up on it. */
+static bool is_refused(const char *path, uid_t uid)
+{
+	pid_t pid = fork();
+	int fd, status;
+	char byte;
+
+	if (!pid) {
+		if (setgid(uid) || setuid(uid) || cis_sock_connect(path, SOCK_STREAM, &fd, NULL))
+			_exit(2);
+		(void)send(fd, "x", 1, MSG_NOSIGNAL);
+		_exit(recv(fd, &byte, 1, 0) == 1 ? 0 : 1);
+	}
+	while (!waitpid(pid, &status, WNOHANG)) {
+		struct pollfd p = { .fd = cis_keeper_link_fd(rig.link), .events = POLLIN };
+		size_t before = rig.nr_conns;
+
+		if (poll(&p, 1, 10) == 1)
+			cis_keeper_link_run(rig.link, 1);
+		if (rig.nr_conns > before)
+			assert_int_equal(cis_keeper_link_ack(rig.link, rig.conns[before].id), 0);
+	}
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) < 2);
+	return WEXITSTATUS(status);
+}
+
+/* Not the mode of the socket, which somebody may change, but the user says who may speak. */
+static void test_only_those_meant_may_speak(void **state)
+{
+	if (geteuid()) {
+		print_message("other users: only root can be them\n");
+		return;
+	}
+	rig_listen(1, "own");
+	rig_listen_as(2, "theirs", 4711);
+	assert_int_equal(chmod(rig.dir, 0711), 0);
+	assert_int_equal(chmod(rig_path("own"), 0666), 0);
+	assert_int_equal(chmod(rig_path("theirs"), 0666), 0);
+	assert_true(is_refused(rig_path("own"), 4711));
+	assert_false(is_refused(rig_path("theirs"), 4711));
+	assert_true(is_refused(rig_path("theirs"), 4712));
+	assert_false(is_refused(rig_path("theirs"), 0));
+	assert_int_equal(rig.nr_conns, 2);
+	serve_one("own");
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, rig_start, rig_end)
@@ -152,6 +256,8 @@ int main(void)
 		TEST(test_too_many_bytes),
 		TEST(test_too_many_descriptors),
 		cmocka_unit_test_setup_teardown(test_no_descriptor_left, start_poor, rig_end),
+		cmocka_unit_test_setup_teardown(test_no_descriptor_left_for_what_guests_send, start_poor, rig_end),
+		TEST(test_only_those_meant_may_speak),
 	};
 	struct rlimit files;
 

@@ -1,6 +1,8 @@
 /* Whenever an engine dies, and whatever it was doing, the next is started and told everything. */
 #include "keeper-puppets.h"
 
+#include <sys/resource.h>
+
 /* Each engine dies on hearing a message of one type; the last is told all that the first was, and what came of its requests. */
 static void test_death_at_every_message(void **state)
 {
@@ -213,6 +215,43 @@ static void test_wire_is_closed(void **state)
 	close(guest);
 }
 
+/* Clients have taken every descriptor that they can: the next engine is started all the same. */
+static void test_no_descriptor_left(void **state)
+{
+	struct rlimit files, few;
+	struct puppet *p = show_start(show.self);
+	int guest = show_guest(p, 1), clients[40];
+	char byte;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
+	few = files;
+	for (size_t i = 0; i < 40; i++) {
+		assert_int_equal(cis_sock_connect(show_path("g1"), SOCK_STREAM, &clients[i], NULL), 0);
+		few.rlim_cur = (rlim_t)clients[i] + 24;
+	}
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	quiet();
+	assert_int_equal(recv(clients[39], &byte, 1, MSG_DONTWAIT), 0); /* it was one too many */
+	puppet_ends(p, 128 + SIGKILL);
+	until(show.nr_puppets == 2 && heard(&show.puppets[1], CIS_WIRE_BYTES));
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
+	cis_fds_close(clients, 40);
+	close(guest);
+}
+
+/* A terminal that is closed does not take the daemon with it. */
+static void test_hangup(void **state)
+{
+	struct puppet *p = show_start(show.self);
+
+	until(heard(p, CIS_WIRE_REPLAYED));
+	kill(getpid(), SIGHUP);
+	quiet();
+	assert_int_equal(heard(p, CIS_WIRE_STOP), 0);
+	kill(getpid(), SIGINT);
+	until(heard(p, CIS_WIRE_STOP));
+}
+
 /* A listener is as the dead engine left it; one that could not be bound is of no interest to the next. */
 static void test_listeners(void **state)
 {
@@ -261,6 +300,7 @@ static int run(void)
 		TEST(test_death_at_every_message), TEST(test_no_guest), TEST(test_never_ready), TEST(test_pauses),
 		TEST(test_guest_ends_between_engines), TEST(test_stop_between_engines), TEST(test_no_engine_at_all),
 		TEST(test_wire_is_closed), TEST(test_listeners), TEST(test_control_socket_is_there),
+		TEST(test_no_descriptor_left), TEST(test_hangup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -291,15 +291,20 @@ static inline const char *rig_path(const char *name)
 	return path;
 }
 
-static inline void rig_listen(uint64_t id, const char *name)
+static inline void rig_listen_as(uint64_t id, const char *name, uid_t uid)
 {
-	struct cis_wire_listen listen = { .mode = 0600, .uid = UINT32_MAX, .gid = UINT32_MAX, .note = name,
+	struct cis_wire_listen listen = { .mode = 0600, .uid = uid, .gid = UINT32_MAX, .note = name,
 					  .note_len = strlen(name) };
 	int before = rig.nr_listening;
 
 	strcpy(listen.path, rig_path(name));
 	assert_int_equal(cis_keeper_link_listen(rig.link, id, &listen), 0);
 	rig_until(rig.nr_listening > before);
+}
+
+static inline void rig_listen(uint64_t id, const char *name)
+{
+	rig_listen_as(id, name, (uid_t)-1);
 }
 
 static inline int rig_connect(const char *name)
