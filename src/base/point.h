@@ -64,7 +64,28 @@
 	/* handing over */                                                                                    \
 	X(pause_asked)	   /* nothing new begins */                                                           \
 	X(paused)	   /* nothing is in flight */                                                         \
-	X(resumed)
+	X(resumed)                                                                                            \
+	/* the keeper, when an engine has ended */                                                            \
+	X(keeper_engine_ended) /* its last thread has, its last words are unread */                           \
+	X(keeper_heard_out)    /* they are obeyed, its wire is closed */                                      \
+	X(keeper_engine_gone)  /* what follows is decided */                                                  \
+	X(keeper_starting)     /* the next one, or a standby, is about to be started */                       \
+	X(keeper_started)      /* it is, nothing is said yet */                                               \
+	X(keeper_replayed)     /* it was told everything */                                                   \
+	/* and when one hands over to another */                                                              \
+	X(keeper_hello)	       /* the standby has said what it is */                                          \
+	X(keeper_ready)	       /* it has read everything, the other one is to be told to pause */             \
+	X(keeper_quiesced)     /* it was told */                                                              \
+	X(keeper_swapped)      /* it has given a state in another layout */                                   \
+	X(keeper_handed_over)  /* it has paused */                                                            \
+	X(keeper_taken)	       /* the standby was given what it handed over */                                \
+	X(keeper_committing)   /* the standby can serve, and nothing is changed yet */                        \
+	X(keeper_committed)    /* it serves, nobody was told */                                               \
+	X(keeper_go)	       /* it was told */                                                              \
+	X(keeper_let_go)       /* the other one was told */                                                   \
+	X(keeper_failed)       /* the standby is being killed */                                              \
+	X(keeper_undone)       /* it is gone, the other one was not told to go on */                          \
+	X(keeper_resumed)      /* it was */
 
 enum cis_point {
 #define X(name) CIS_POINT_##name,

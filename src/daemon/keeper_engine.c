@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/point.h"
 #include "daemon/keeper_int.h"
 
 /* After an engine has closed its wire, for it to end by itself, which says more of the reason. */
@@ -54,13 +55,35 @@ int engine_send(struct engine *e, const struct cis_wire_msg *msg)
 	return e && e->wire.fd >= 0 ? cis_wire_send(e->wire.fd, msg) : -EPIPE;
 }
 
+/* What a test may stop at. */
+static void reach_point(enum cis_wire_type said)
+{
+	if (said == CIS_WIRE_REPLAYED)
+		CIS_POINT(keeper_replayed);
+	else if (said == CIS_WIRE_QUIESCE)
+		CIS_POINT(keeper_quiesced);
+	else if (said == CIS_WIRE_TAKE)
+		CIS_POINT(keeper_taken);
+	else if (said == CIS_WIRE_GO)
+		CIS_POINT(keeper_go);
+	else if (said == CIS_WIRE_LET_GO)
+		CIS_POINT(keeper_let_go);
+	else if (said == CIS_WIRE_RESUME)
+		CIS_POINT(keeper_resumed);
+}
+
 static int tell_due(struct engine *e, enum engine_due due, const struct cis_wire_msg *msg)
 {
-	int r = e->due & due ? engine_send(e, msg) : 0;
+	int r;
 
-	if (!r)
-		e->due &= ~due;
-	return r;
+	if (!(e->due & due))
+		return 0;
+	r = engine_send(e, msg);
+	if (r)
+		return r;
+	e->due &= ~due;
+	reach_point(msg->type);
+	return 0;
 }
 
 static int tell_gone(struct engine *e)

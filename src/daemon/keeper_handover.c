@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/point.h"
 #include "daemon/keeper_int.h"
 
 #define LEAVE_NS 5000000000ull /* for an engine that was let go: it finishes what clients asked for */
@@ -74,6 +75,7 @@ static void undone(struct cis_keeper *k)
 
 	cis_log(CIS_LOG_ERROR, "keeper: no hand-over: %s; %s", h->why,
 		k->serving ? "the engine that serves goes on" : "another engine is started");
+	CIS_POINT(keeper_undone);
 	answer(k, h->has_quiesced ? DUE_RESUME : DUE_UPGRADING, h->error, h->why);
 	finish(k, drop_swap);
 }
@@ -92,6 +94,7 @@ void handover_fail(struct cis_keeper *k, int error, const char *fmt, ...)
 	h->step = HANDOVER_UNDO;
 	if (k->serving)
 		k->serving->due &= ~DUE_QUIESCE;
+	CIS_POINT(keeper_failed);
 	engine_kill(h->standby);
 }
 
@@ -189,6 +192,7 @@ void handover_hello(struct engine *e)
 
 	if (k->handover.step != HANDOVER_HELLO)
 		return;
+	CIS_POINT(keeper_hello);
 	old = &k->serving->hello;
 	if (new->layout_min > old->layout_max || new->layout_max < old->layout_min)
 		handover_fail(k, EPROTONOSUPPORT,
@@ -204,6 +208,7 @@ static void commit(struct cis_keeper *k)
 	struct handover *h = &k->handover;
 	struct engine *old = k->serving, *new = h->standby;
 
+	CIS_POINT(keeper_committing);
 	engine_let_go(old);
 	old->kill_ns = keeper_now(k) + LEAVE_NS;
 	new->role = ENGINE_SERVES;
@@ -215,6 +220,7 @@ static void commit(struct cis_keeper *k)
 	k->argv[0] = h->program;
 	h->program = NULL;
 	finish(k, use_swap);
+	CIS_POINT(keeper_committed);
 	cis_log(CIS_LOG_INFO, "keeper: engine %llu, version %s, serves; guests were paused for %.3f ms",
 		(unsigned long long)new->generation, new->hello.version, (double)(keeper_now(k) - new->paused_ns) / 1e6);
 }
@@ -225,6 +231,7 @@ static void standby_ready(struct engine *e, uint64_t arg)
 	struct handover *h = &k->handover;
 
 	if (h->step == HANDOVER_LOAD && arg == 1 && !(e->due & DUE_REPLAYED)) {
+		CIS_POINT(keeper_ready);
 		step_to(k, HANDOVER_PAUSE);
 		k->serving->due |= DUE_QUIESCE;
 	} else if (h->step == HANDOVER_TAKE && arg == 2 && !(e->due & DUE_TAKE)) {
@@ -272,6 +279,7 @@ void handover_take(struct cis_keeper *k, struct cis_wire_msg *msg)
 		msg->nr_fds = 0;
 		h->standby->due |= DUE_TAKE;
 		step_to(k, HANDOVER_TAKE);
+		CIS_POINT(keeper_handed_over);
 	}
 }
 
@@ -287,6 +295,7 @@ void handover_swap(struct cis_keeper *k, struct conn *c, struct cis_wire_msg *ms
 	msg->nr_fds = 0;
 	c->told[h->standby->slot].state = false;
 	engine_tell(h->standby, &c->untold);
+	CIS_POINT(keeper_swapped);
 }
 
 uint64_t handover_deadline(const struct cis_keeper *k)

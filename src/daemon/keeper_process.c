@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/point.h"
 #include "daemon/keeper_int.h"
 #include "os/pidfd.h"
 
@@ -78,6 +79,7 @@ int engine_start(struct cis_keeper *k, struct engine *e, enum engine_role role, 
 
 	if (r)
 		return cis_fail(err, -r, "keeper: the wire: %s", strerror(-r));
+	CIS_POINT(keeper_starting);
 	pid = fork();
 	if (!pid)
 		become_engine(k, pair[1], program);
@@ -91,6 +93,7 @@ int engine_start(struct cis_keeper *k, struct engine *e, enum engine_role role, 
 	}
 	e->pid = pid;
 	e->kill_ns = 0;
+	CIS_POINT(keeper_started);
 	r = engine_connect(k, e, pair[0], role);
 	if (!r)
 		return 0;
@@ -176,13 +179,16 @@ static void process_ended(struct watch *w, uint32_t events)
 	waitpid(e->pid, &status, 0);
 	watch_close(w);
 	e->has_ended = true;
+	CIS_POINT(keeper_engine_ended);
 	engine_hear_out(e);
 	e->pid = 0;
+	CIS_POINT(keeper_heard_out);
 	if (e == w->k->serving)
 		w->k->status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 	snprintf(how, sizeof(how), WIFEXITED(status) ? "ended with status %d" : "was ended by signal %d",
 		 WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
 	engine_gone(e, how);
+	CIS_POINT(keeper_engine_gone);
 }
 
 static void restart(struct cis_keeper *k)
