@@ -134,7 +134,7 @@ double bench_ratio(const struct bench_way *a, const struct bench_way *b)
 
 void bench_title(struct bench *b, const char *title)
 {
-	printf("\n%s\n%-44s %12s %-6s %12s %8s\n", title, "case", "value", "unit", "baseline", "ratio");
+	printf("\n%s\n%-56s %12s %-6s %12s %8s\n", title, "case", "value", "unit", "baseline", "ratio");
 }
 
 static void print_number(double value, int width)
@@ -166,7 +166,7 @@ static void json_number(FILE *f, const char *key, double value)
 
 void bench_figure(struct bench *b, const char *what, double value, const char *unit, double baseline, double ratio)
 {
-	printf("%-44s", what);
+	printf("%-56s", what);
 	print_number(value, 12);
 	printf(" %-6s", unit);
 	print_number(baseline, 12);

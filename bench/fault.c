@@ -2,8 +2,9 @@
  * bench fault: how long a demand fault takes, as the thread sees it that touches the page.
  *
  * Ours is a shard of the daemon serving a child process from an image in the page cache; the bare loop polls, reads the
- * event, verifies (and, with 64 KiB chunks, decodes one chunk) and copies one page, from memory.  Both on the same CPU, by
- * turns, a fresh child each time.
+ * event, verifies (and, with 64 KiB chunks, decodes one chunk) and copies one page, from memory.  The loop with its read
+ * also gets the stored chunk from the page cache first, by one pread, which whoever keeps no second copy of an image has to.
+ * All on the same CPU, by turns, a fresh child each time.
  */
 #include <errno.h>
 #include <math.h>
@@ -25,7 +26,7 @@
 
 #define PAGES  8192u
 #define TOUCH  512u /* pages touched a round */
-#define ROUNDS 9
+#define ROUNDS 15
 
 struct subject {
 	const char *name;
@@ -35,6 +36,8 @@ struct subject {
 	bool same_cpu;
 };
 
+enum way { OURS, BARE, BARE_READ, WAYS };
+
 struct rig {
 	const struct subject *subject;
 	struct cis_image *img;
@@ -42,7 +45,7 @@ struct rig {
 	int cpu;	  /* of the handler */
 	int guest_cpu;
 	struct bench_guest guest;
-	double p50[2][ROUNDS], p99[2][ROUNDS]; /* ours, bare; us */
+	double p50[WAYS][ROUNDS], p99[WAYS][ROUNDS]; /* us */
 };
 
 static int by_value(const void *a, const void *b)
@@ -52,7 +55,7 @@ static int by_value(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-static void note(struct rig *r, int way, int round)
+static void note(struct rig *r, enum way way, int round)
 {
 	qsort(r->guest.ns, TOUCH, sizeof(uint32_t), by_value);
 	r->p50[way][round] = r->guest.ns[TOUCH / 2] / 1e3;
@@ -93,7 +96,7 @@ static void ours(struct rig *r, int round)
 	}
 	cis_seat_sit(seat);
 	bench_guest_touch(&r->guest, r->order, TOUCH);
-	note(r, 0, round);
+	note(r, OURS, round);
 	cis_seat_leave(seat);
 	while (cis_shard_seats(shard))
 		sched_yield();
@@ -110,7 +113,8 @@ static void ours(struct rig *r, int round)
 
 struct bare {
 	struct rig *r;
-	char *stored; /* the image's bytes from its first chunk on */
+	bool reads;   /* else from memory */
+	char *stored; /* the image's bytes from its first chunk on; of one chunk when it reads */
 	uint64_t off;
 	atomic_int stop;
 };
@@ -125,7 +129,10 @@ static void answer(struct bare *b, struct cis_decoder *dec, char *raw, uint64_t 
 
 	cis_image_locate(r->img, pgno, &loc);
 	cis_image_chunk(r->img, loc.chunk, &chunk);
-	src = b->stored + (chunk.off - b->off);
+	src = b->reads ? b->stored : b->stored + (chunk.off - b->off);
+	if (b->reads &&
+	    pread(cis_image_fd(r->img), b->stored, chunk.stored_bytes, (off_t)chunk.off) != (ssize_t)chunk.stored_bytes)
+		abort();
 	if (chunk.codec != CIS_CODEC_RAW) {
 		if (cis_decode(dec, chunk.codec, src, chunk.stored_bytes, raw, chunk.raw_bytes))
 			abort();
@@ -160,10 +167,10 @@ static void *bare_loop(void *arg)
 	return NULL;
 }
 
-static void bare(struct rig *r, int round)
+static void bare(struct rig *r, enum way way, int round)
 {
 	const struct cis_image_info *info = cis_image_info(r->img);
-	struct bare b = { .r = r, .off = info->cold_off, .stored = malloc(info->cold_bytes) };
+	struct bare b = { .r = r, .reads = way == BARE_READ, .off = info->cold_off, .stored = malloc(info->cold_bytes) };
 	struct cis_awake *awake;
 	pthread_t thread;
 
@@ -172,7 +179,7 @@ static void bare(struct rig *r, int round)
 		exit(1);
 	cis_awake_touch(awake); /* as ours: cores kept from idling */
 	bench_guest_touch(&r->guest, r->order, TOUCH);
-	note(r, 1, round);
+	note(r, way, round);
 	atomic_store(&b.stop, 1);
 	pthread_join(thread, NULL);
 	cis_awake_destroy(awake);
@@ -208,11 +215,24 @@ static struct cis_image *make_image(const struct subject *s, const char *path)
 	return img;
 }
 
+static void figures(struct bench *b, struct rig *r, size_t rounds, enum way base, const char *more)
+{
+	const struct subject *s = r->subject;
+	char name[120];
+
+	for (int p99 = 0; p99 < 2; p99++) {
+		double(*of)[ROUNDS] = p99 ? r->p99 : r->p50;
+		double mine = bench_median(of[OURS], rounds), bare_us = bench_median(of[base], rounds);
+
+		snprintf(name, sizeof(name), "%s, %s CPU%s: %s", s->name, s->same_cpu ? "same" : "other", more, p99 ? "p99" : "p50");
+		bench_figure(b, name, mine, "us", bare_us, mine / bare_us);
+	}
+}
+
 static void run_subject(struct bench *b, const struct subject *s, const char *path)
 {
 	struct rig *r = calloc(1, sizeof(*r));
 	uint64_t seed = 7;
-	char name[120];
 	int rounds = b->quick ? 1 : ROUNDS;
 
 	if (!r)
@@ -232,19 +252,18 @@ static void run_subject(struct bench *b, const struct subject *s, const char *pa
 	}
 	pin(r->cpu);
 	for (int round = 0; round < rounds; round++)
-		for (int turn = 0; turn < 2; turn++) {
+		for (int turn = 0; turn < WAYS; turn++) {
+			enum way way = (enum way)((turn + round) % WAYS);
+
 			bench_guest_start(&r->guest, PAGES * (uint64_t)TEST_PAGE, BENCH_ANONYMOUS, r->guest_cpu);
-			(turn ^ (round & 1) ? bare : ours)(r, round);
+			if (way == OURS)
+				ours(r, round);
+			else
+				bare(r, way, round);
 			bench_guest_end(&r->guest);
 		}
-	double mine = bench_median(r->p50[0], (size_t)rounds), base = bench_median(r->p50[1], (size_t)rounds);
-
-	snprintf(name, sizeof(name), "%s, %s CPU: p50", s->name, s->same_cpu ? "same" : "other");
-	bench_figure(b, name, mine, "us", base, mine / base);
-	mine = bench_median(r->p99[0], (size_t)rounds);
-	base = bench_median(r->p99[1], (size_t)rounds);
-	snprintf(name, sizeof(name), "%s, %s CPU: p99", s->name, s->same_cpu ? "same" : "other");
-	bench_figure(b, name, mine, "us", base, mine / base);
+	figures(b, r, (size_t)rounds, BARE, "");
+	figures(b, r, (size_t)rounds, BARE_READ, ", with its read");
 	cis_image_unref(r->img);
 	unlink(path);
 	free(r);
