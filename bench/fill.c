@@ -25,7 +25,7 @@
 
 #define HOT_PAGES 16384u /* 64 MiB */
 #define SPAN	  (256u << 10)
-#define ROUNDS	  7
+#define ROUNDS	  13
 
 struct rig {
 	struct cis_image *img;
