@@ -41,7 +41,7 @@ def by_run(cases):
     out = {}
     for case, figure in cases.items():
         m = re.match(r"runs of (\d+): (.*)", case)
-        if m and " to " not in m[2]:
+        if m and " to " not in m[2] and "history" not in m[2] and "chunks of" not in m[2]:
             out.setdefault(m[2], {})[int(m[1])] = figure
     return out
 
@@ -85,6 +85,20 @@ def plot_sparsity(cases, folder):
     save(fig, folder, "sparsity.svg")
 
 
+BARE = {"anonymous, 1 worker": "bare loop, anonymous, 1 thread", "allocated, 1 worker": "bare loop, allocated, 1 thread",
+        "allocated, 2 workers": "bare loop, allocated, 2 threads"}
+
+
+def bars(ax, ways, guests, rows):
+    width = 0.8 / len(ways)
+    for i, way in enumerate(ways):
+        left = [x + i * width for x in range(len(guests))]
+        ax.bar(left, [rows[way].get(g, {}).get("ratio") or 0 for g in guests], width, label=way)
+        bare = [(x, rows[BARE[way]][g]["ratio"]) for x, g in zip(left, guests) if g in rows.get(BARE.get(way), {})]
+        ax.hlines([y for _, y in bare], [x - width / 2 for x, _ in bare], [x + width / 2 for x, _ in bare], color="black",
+                  linewidth=1.5, label="the bare loop for it" if bare and i == len(ways) - 1 else None)
+
+
 def plot_replay(cases, folder):
     rows = {}
     for case, figure in cases.items():
@@ -94,11 +108,9 @@ def plot_replay(cases, folder):
     kinds = [k for k in ("only read", "half written", "all written") if k in rows]
     fig, axes = plt.subplots(1, len(kinds), figsize=(11, 4.2), sharey=True, squeeze=False)
     for ax, kind in zip(axes[0], kinds):
-        ways = [w for w in rows[kind] if "one page" not in w and "resident" not in w]
+        ways = [w for w in rows[kind] if w == "warm mapping" or w in BARE]
         guests = sorted({g for w in ways for g in rows[kind][w]})
-        for i, way in enumerate(ways):
-            ax.bar([x + i * 0.8 / len(ways) for x in range(len(guests))],
-                   [rows[kind][way].get(g, {}).get("ratio") or 0 for g in guests], 0.8 / len(ways), label=way)
+        bars(ax, ways, guests, rows[kind])
         ax.set_xticks([x + 0.3 for x in range(len(guests))], guests)
         ax.set_title("working set " + kind)
         ax.axhline(1, color="black", linewidth=0.8)

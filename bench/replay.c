@@ -4,7 +4,9 @@
  * Time is that of both together, of one ordinary thread that touches memory registered with userfaultfd; ours is the
  * daemon's own code (rig.h) on an image whose codec the planner chose for the medium.  Beside it: a private mapping of the
  * memory file with its pages in the page cache, which is what a restore without a daemon is at best, and what the figures
- * are ratios to; the same with a cold page cache; a handler that copies one page a fault; memory that is resident already.
+ * are ratios to; the same with a cold page cache; a handler that copies one page a fault; memory that is resident already;
+ * and what no restore with userfaultfd does without (floor.h): the floor, which is its calls alone, and the bare loop, which
+ * also reads, decodes and verifies.
  *
  * CISTERN_BENCH_CODEC=name instead of the planner's choice.
  */
@@ -21,6 +23,7 @@
 
 #include "base/cleanup.h"
 #include "bench.h"
+#include "floor.h"
 #include "snapshots.h"
 #include "image/plan.h"
 #include "image/write.h"
@@ -29,7 +32,7 @@
 
 #define SAMPLE_BYTES  ((size_t)4 << 20)
 #define CHUNK_BYTES   ((size_t)64 << 10)
-#define WARM_SECONDS  8
+#define WARM_SECONDS  16
 #define COLD_SECONDS  3
 #define PRETOUCH_MORE ((uint64_t)4 << 20)
 
@@ -71,6 +74,13 @@ struct ours {
 	enum touch how;
 	bool drop;
 	struct rig_guest guest;
+};
+
+/** struct bare - the floor or the bare loop, and the touches after it */
+struct bare {
+	struct subject *s;
+	enum touch how;
+	struct floor floor;
 };
 
 static unsigned char touched_sum;
@@ -236,6 +246,24 @@ static void ours_check(struct ours *o, const char *way)
 	compare(o->s, o->guest.mem, way);
 }
 
+/* The floor and the bare loop. */
+
+static void bare_before(void *ctx)
+{
+	struct bare *f = ctx;
+
+	bench_pretouch(set_bytes(f->s) + PRETOUCH_MORE);
+	floor_prepare(&f->floor);
+}
+
+static void bare_run(void *ctx)
+{
+	struct bare *f = ctx;
+
+	floor_restore(&f->floor);
+	touch(f->floor.mem, f->s, f->how);
+}
+
 /* The image, with the codec that the planner chooses. */
 
 static double cached_rate(const struct bench_snapshot *g)
@@ -360,11 +388,31 @@ struct total {
 	unsigned nr;
 };
 
-enum { MAPPED, ANON_1, ALLOC_1, ALLOC_2, GROUP };
+/** struct bare_kind - @loop: with all that has to be done for a page, else its calls alone */
+struct bare_kind {
+	const char *name;
+	bool loop, allocated;
+	enum floor_on on;
+};
+
+/* The first of them as ours are: those they are compared with. */
+static const struct bare_kind bare_kinds[] = {
+	{"bare loop, anonymous, 1 thread", true, false, FLOOR_ELSEWHERE},
+	{"bare loop, allocated, 1 thread", true, true, FLOOR_ELSEWHERE},
+	{"bare loop, allocated, 2 threads", true, true, FLOOR_BOTH},
+	{"bare loop, anonymous, by the toucher", true, false, FLOOR_HERE},
+	{"bare loop, allocated, by the toucher", true, true, FLOOR_HERE},
+	{"floor, ranged COPY, by the toucher", false, false, FLOOR_HERE},
+	{"floor, ranged CONTINUE, by the toucher", false, true, FLOOR_HERE},
+	{"floor, ranged CONTINUE, 2 threads", false, true, FLOOR_BOTH},
+};
+
+enum { MAPPED, ANON_1, ALLOC_1, ALLOC_2, BARE, GROUP = BARE + sizeof(bare_kinds) / sizeof(bare_kinds[0]) };
 enum { RESIDENT = TOUCHES * GROUP, PLAIN, WARM_WAYS };
+enum { ROWS = GROUP + BARE, ROW_RESIDENT = TOUCHES * ROWS, ROW_PLAIN, WARM_ROWS }; /* of totals */
 enum { COLD_MAPPED, COLD_ANON_1, COLD_ANON_2, COLD_ALLOC_2, COLD_WAYS };
 
-static const char *const group_names[GROUP] = {
+static const char *const ours_names[BARE] = {
 	"warm mapping", "anonymous, 1 worker", "allocated, 1 worker", "allocated, 2 workers",
 };
 static const char *const cold_names[COLD_WAYS] = {
@@ -387,50 +435,69 @@ static void report(struct bench *b, const struct subject *s, struct bench_way *w
 
 /* One way of touching: @way has GROUP entries, @maps and @ours what they work on. */
 static void group_init(struct bench_way *way, struct subject *s, enum touch how, struct rig *one, struct rig *two,
-		       struct mapping *map, struct ours *ours)
+		       struct mapping *map, struct ours *ours, struct bare *bare)
 {
 	*map = (struct mapping){.s = s, .how = how};
 	way[MAPPED] = (struct bench_way){.run = map_run, .before = map_before, .ctx = map};
-	for (int i = ANON_1; i < GROUP; i++) {
+	for (int i = ANON_1; i < BARE; i++) {
 		ours[i] = (struct ours){.s = s, .how = how};
 		rig_guest_init(&ours[i].guest, i == ALLOC_2 ? two : one, s->warm, i != ANON_1);
 		way[i] = (struct bench_way){.run = ours_run, .before = ours_before, .ctx = &ours[i]};
 	}
+	for (int i = BARE; i < GROUP; i++) {
+		const struct bare_kind *kind = &bare_kinds[i - BARE];
+
+		bare[i] = (struct bare){.s = s, .how = how};
+		floor_init(&bare[i].floor, s->guest, kind->loop ? s->warm : NULL, kind->allocated, kind->on);
+		way[i] = (struct bench_way){.run = bare_run, .before = bare_before, .ctx = &bare[i]};
+	}
 }
 
+/* @totals: of each row by the warm mapping, then of ours by the bare loop. */
 static void group_report(struct bench *b, struct bench_way *way, enum touch how, struct mapping *map,
-			 struct ours *ours, struct total *totals)
+			 struct ours *ours, struct bare *bare, struct total *totals)
 {
 	for (int i = MAPPED; i < GROUP; i++) {
 		char text[80];
 
-		snprintf(text, sizeof(text), "%s: %s", touch_names[how], group_names[i]);
-		if (i != MAPPED)
+		snprintf(text, sizeof(text), "%s: %s", touch_names[how],
+			 i < BARE ? ours_names[i] : bare_kinds[i - BARE].name);
+		if (i > MAPPED && i < BARE)
 			ours_check(&ours[i], text);
+		if (i >= BARE && bare_kinds[i - BARE].loop)
+			compare(map->s, bare[i].floor.mem, text);
 		report(b, map->s, &way[i], &way[MAPPED], text, &totals[i]);
-		if (i != MAPPED)
-			rig_guest_fini(&ours[i].guest);
 	}
+	for (int i = ANON_1; i < BARE; i++) {
+		char text[80];
+
+		snprintf(text, sizeof(text), "%s: %s, to the bare loop", touch_names[how], ours_names[i]);
+		report(b, map->s, &way[i], &way[i - ANON_1 + BARE], text, &totals[GROUP + i]);
+		rig_guest_fini(&ours[i].guest);
+	}
+	for (int i = BARE; i < GROUP; i++)
+		floor_fini(&bare[i].floor);
 	map_leave(map);
 }
 
 static void warm_bench(struct bench *b, struct subject *s, struct rig *one, struct rig *two, struct total *totals)
 {
 	static struct bench_way way[WARM_WAYS];
+	static struct bare bare[TOUCHES][GROUP];
 	struct plain plain = {.s = s};
 	struct mapping map[TOUCHES];
 	struct ours ours[TOUCHES][GROUP];
 
 	for (int t = 0; t < TOUCHES; t++)
-		group_init(&way[t * GROUP], s, t, one, two, &map[t], ours[t]);
+		group_init(&way[t * GROUP], s, t, one, two, &map[t], ours[t], bare[t]);
 	way[RESIDENT] = (struct bench_way){.run = resident_run, .ctx = s};
 	way[PLAIN] = (struct bench_way){.run = plain_run, .before = plain_before, .ctx = &plain};
 	bench_measure(b, way, WARM_WAYS, WARM_SECONDS);
 	compare(s, plain.mem, "one page a fault");
 	for (int t = 0; t < TOUCHES; t++)
-		group_report(b, &way[t * GROUP], t, &map[t], ours[t], &totals[t * GROUP]);
-	report(b, s, &way[RESIDENT], &way[MAPPED], "half written: resident already", &totals[RESIDENT]);
-	report(b, s, &way[PLAIN], &way[MAPPED], "half written: one page a fault", &totals[PLAIN]);
+		group_report(b, &way[t * GROUP], t, &map[t], ours[t], bare[t], &totals[t * ROWS]);
+	report(b, s, &way[RESIDENT], &way[MAPPED], "half written: resident already", &totals[ROW_RESIDENT]);
+	report(b, s, &way[PLAIN], &way[MAPPED], "half written: one page a fault", &totals[ROW_PLAIN]);
 	plain_leave(&plain);
 }
 
@@ -493,7 +560,7 @@ static void summary(struct bench *b, const struct total *t, size_t nr)
 int main(void)
 {
 	static struct bench_snapshots snapshots;
-	struct total warm[WARM_WAYS] = {0}, cold[COLD_WAYS] = {0};
+	struct total warm[WARM_ROWS] = {0}, cold[COLD_WAYS] = {0};
 	struct rig one, two;
 	struct bench b;
 	int fd;
@@ -509,7 +576,7 @@ int main(void)
 		if (snapshots.snapshot[i].trace.nr && snapshots.snapshot[i].trace.page_shift == 12)
 			guest_bench(&b, &snapshots.snapshot[i], &one, &two, warm, cold);
 	bench_title(&b, "all guests; ratio to the warm mapping touched alike, of the cold rows to the cold one");
-	summary(&b, warm, WARM_WAYS);
+	summary(&b, warm, WARM_ROWS);
 	summary(&b, cold, COLD_WAYS);
 	rig_close(&one);
 	rig_close(&two);
