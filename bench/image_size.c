@@ -11,10 +11,14 @@
 #include "snapshots.h"
 
 #define LEVEL	    3
+#define CHUNK_LOG   16 /* of our chunks, and the shorter window of zstd */
 #define PIECE_BYTES ((size_t)1 << 20)
 
-/* As the program zstd does it: one frame, its length known beforehand. */
-static uint64_t zstd_bytes(const struct bench_snapshot *g)
+/*
+ * As the program zstd does it: one frame, its length known beforehand.  @window_log: of how far matches reach; 0: as the
+ * level says (2 MiB).
+ */
+static uint64_t zstd_bytes(const struct bench_snapshot *g, int window_log)
 {
 	size_t room = ZSTD_CStreamOutSize();
 	_cleanup_free_ uint8_t *in = malloc(PIECE_BYTES), *out = malloc(room);
@@ -26,6 +30,8 @@ static uint64_t zstd_bytes(const struct bench_snapshot *g)
 		bench_die("zstd", strerror(ENOMEM));
 	ZSTD_CCtx_setParameter(ctx, ZSTD_c_compressionLevel, LEVEL);
 	ZSTD_CCtx_setParameter(ctx, ZSTD_c_checksumFlag, 1);
+	if (window_log)
+		ZSTD_CCtx_setParameter(ctx, ZSTD_c_windowLog, window_log);
 	ZSTD_CCtx_setPledgedSrcSize(ctx, g->bytes);
 	while (left) {
 		ssize_t n = pread(g->fd, in, PIECE_BYTES, (off_t)at);
@@ -80,11 +86,14 @@ void bench_sizes(struct bench *b)
 	bench_title(b, "image size, zstd level 3, against zstd -3 of the whole file; ratio: ours to it, at most 1.1 is wanted");
 	for (size_t i = 0; i < s.nr; i++) {
 		const struct bench_snapshot *g = &s.snapshot[i];
-		double whole = (double)zstd_bytes(g) / 1e6, ours = (double)image_bytes(g, false) / 1e6;
+		double whole = (double)zstd_bytes(g, 0) / 1e6, near = (double)zstd_bytes(g, CHUNK_LOG) / 1e6;
+		double ours = (double)image_bytes(g, false) / 1e6;
 		char text[120];
 
 		snprintf(text, sizeof(text), "size of %s", g->name);
 		bench_figure(b, text, ours, "MB", whole, ours / whole);
+		snprintf(text, sizeof(text), "size of %s, to zstd that looks back 64 KiB", g->name);
+		bench_figure(b, text, ours, "MB", near, ours / near);
 		log_ratio += log(ours / whole);
 		if (!g->trace.nr)
 			continue;
