@@ -10,15 +10,17 @@
 #define BED_BLOCK ((size_t)1 << 20) /* of a read */
 #define BED_READS 4u		    /* of the others, at once */
 #define CODECS	  5u
+#define IMAGES	  (CODECS + 1)
 
-/** struct codec - one of ours */
+/** struct codec - one of ours; @chunk_shift: 0 for the default of 64 KiB, which all of CODECS have */
 struct codec {
 	const char *name;
 	enum cis_codec codec;
 	int level;
+	unsigned chunk_shift;
 };
 
-extern const struct codec bed_codecs[CODECS];
+extern const struct codec bed_codecs[IMAGES];
 
 /** struct file - something that is read from its start to its end; @part: stored length of each run's stream, or NULL */
 struct file {
@@ -43,8 +45,8 @@ struct bed {
 	uint8_t *room;
 	uint64_t room_bytes;
 	int uffd;
-	struct file memory, pages, one[STREAM_KINDS], each[STREAM_KINDS];
-	struct cis_image *image[CODECS];
+	struct file memory, pages, one[STREAM_ALL], each[STREAM_ALL];
+	struct cis_image *image[IMAGES];
 	struct cis_scratch *scratch;
 };
 

@@ -12,10 +12,13 @@
 #include "os/memfd.h"
 #include "sparsity.h"
 
-const struct codec bed_codecs[CODECS] = {
-	{"raw", CIS_CODEC_RAW, 0},	  {"mask", CIS_CODEC_MASK, 0},
-	{"lz4", CIS_CODEC_LZ4, 0},	  {"zstd 1", CIS_CODEC_ZSTD, 1},
-	{"deflate", CIS_CODEC_DEFLATE_CANNED, 0},
+const struct codec bed_codecs[IMAGES] = {
+	{"raw", CIS_CODEC_RAW, 0, 0},
+	{"mask", CIS_CODEC_MASK, 0, 0},
+	{"lz4", CIS_CODEC_LZ4, 0, 0},
+	{"zstd 1", CIS_CODEC_ZSTD, 1, 0},
+	{"deflate", CIS_CODEC_DEFLATE_CANNED, 0, 0},
+	{"lz4, chunks of 256 KiB", CIS_CODEC_LZ4, 0, 18},
 };
 
 size_t bed_run_len(const struct bed *bed, size_t from)
@@ -76,7 +79,7 @@ static void streams_write(struct bed *bed)
 	size_t runs = (bed->nr + bed->run - 1) / bed->run, bound = bed->run * BENCH_PAGE;
 	char name[64];
 
-	for (unsigned k = 0; k < STREAM_KINDS; k++) {
+	for (unsigned k = 0; k < STREAM_ALL; k++) {
 		struct file *f = &bed->each[k];
 		_cleanup_free_ uint8_t *buf = malloc(bed->nr * BENCH_PAGE / 8 * 10 + stream_bound(k, bound) + runs * 512);
 		uint64_t len = 0;
@@ -97,9 +100,9 @@ static void streams_write(struct bed *bed)
 
 static void images_write(struct bed *bed)
 {
-	for (size_t i = 0; i < CODECS; i++) {
+	for (size_t i = 0; i < IMAGES; i++) {
 		struct cis_write_opts opts = {.size = sizeof(opts), .codec = bed_codecs[i].codec, .level = bed_codecs[i].level,
-					      .hot = bed->pgno, .nr_hot = bed->nr, .workers = 2};
+					      .chunk_shift = bed_codecs[i].chunk_shift, .hot = bed->pgno, .nr_hot = bed->nr, .workers = 2};
 		struct cis_image_source *src;
 		struct cis_error err;
 		char path[4200];
@@ -132,9 +135,9 @@ void bed_lay(struct bed *bed, size_t run)
 void bed_clear(struct bed *bed)
 {
 	bed_release(bed);
-	for (unsigned k = 0; k < STREAM_KINDS; k++)
+	for (unsigned k = 0; k < STREAM_ALL; k++)
 		free(bed->each[k].part);
-	for (size_t i = 0; i < CODECS; i++)
+	for (size_t i = 0; i < IMAGES; i++)
 		cis_image_unref(bed->image[i]);
 }
 
@@ -181,7 +184,7 @@ void bed_init(struct bed *bed, const struct bench_snapshots *s, uint64_t bytes)
 		bench_die("sparsity", "CISTERN_BENCH_MB: not so much");
 	data_take(bed, s);
 	file_write(&bed->pages, "pages", bed->data, bed->nr * BENCH_PAGE);
-	for (unsigned k = 0; k < STREAM_KINDS; k++) {
+	for (unsigned k = 0; k < STREAM_ALL; k++) {
 		_cleanup_free_ uint8_t *buf = malloc(stream_bound(k, bed->nr * BENCH_PAGE));
 		char name[64];
 

@@ -15,7 +15,7 @@ struct stream {
 	struct inflate_state deflate;
 };
 
-static const char *const names[STREAM_KINDS] = {"lz4", "zstd 1", "deflate 1"};
+static const char *const names[STREAM_ALL] = {"lz4", "zstd 1", "deflate 1", "deflate 1, 4 KiB history"};
 
 const char *stream_name(enum stream_kind kind)
 {
@@ -43,13 +43,15 @@ static void vector_clean(void)
 #endif
 }
 
-static size_t deflate_encode(const void *src, size_t len, void *dst)
+/* @hist_bits: log of how far matches reach back; 0: 32 KiB */
+static size_t deflate_encode(const void *src, size_t len, void *dst, uint32_t hist_bits)
 {
 	static uint8_t level[ISAL_DEF_LVL1_DEFAULT];
 	struct isal_zstream z;
 
 	isal_deflate_stateless_init(&z);
 	z.level = 1;
+	z.hist_bits = hist_bits;
 	z.level_buf = level;
 	z.level_buf_size = sizeof(level);
 	z.next_in = (uint8_t *)src;
@@ -79,7 +81,7 @@ size_t stream_encode(enum stream_kind kind, const void *src, size_t len, void *d
 			bench_die("zstd", ZSTD_getErrorName(n));
 		return n;
 	default:
-		return deflate_encode(src, len, dst);
+		return deflate_encode(src, len, dst, kind == STREAM_DEFLATE_4K ? 12 : 0);
 	}
 }
 

@@ -8,9 +8,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum stream_kind { STREAM_LZ4, STREAM_ZSTD, STREAM_DEFLATE, STREAM_KINDS };
+/** enum stream_kind - Sabre's, and one that is none of them: DEFLATE whose matches reach back 4 KiB, as in our chunks */
+enum stream_kind { STREAM_LZ4, STREAM_ZSTD, STREAM_DEFLATE, STREAM_KINDS, STREAM_DEFLATE_4K = STREAM_KINDS, STREAM_ALL };
 
-/** stream_name() - with its level: "lz4", "zstd 1", "deflate 1". */
+/** stream_name() - with its level: "lz4", "zstd 1", "deflate 1", "deflate 1, 4 KiB history". */
 const char *stream_name(enum stream_kind kind);
 
 /** stream_bound() - most bytes that @len may become. */
