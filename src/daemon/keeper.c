@@ -82,6 +82,7 @@ static void stop(struct cis_keeper *k)
 	if (k->is_stopping)
 		return;
 	k->is_stopping = true;
+	keep_say(k, "STOPPING=1\nSTATUS=stopping: no new guests are taken");
 	listeners_close(k);
 	conns_drop(k, conn_is_silent);
 	if (k->serving)
@@ -139,6 +140,7 @@ int cis_keeper_create(struct cis_keeper **ret, struct cis_error *err)
 
 	if (!k)
 		return cis_fail(err, ENOMEM, "keeper: no memory");
+	keep_init(&k->keep);
 	k->clock = cis_now_ns;
 	k->upgrade_ns = UPGRADE_NS;
 	k->handover.sections = -1;
@@ -180,6 +182,7 @@ void cis_keeper_destroy(struct cis_keeper *k)
 	control_close(k);
 	argv_free(k->argv);
 	argv_free(k->envp);
+	keep_fini(&k->keep);
 	watch_close(&k->signals);
 	if (k->spare >= 0)
 		close(k->spare);

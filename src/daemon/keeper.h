@@ -40,6 +40,19 @@ int cis_keeper_create(struct cis_keeper **ret, struct cis_error *err);
 /** cis_keeper_destroy() - close everything, remove its sockets.  NULL-safe. */
 void cis_keeper_destroy(struct cis_keeper *k);
 
+/** struct cis_keep_opts - where the keeper keeps what a keeper to come needs; @folder NULL: nowhere but with systemd */
+struct cis_keep_opts {
+	const char *folder;
+};
+
+/**
+ * cis_keeper_gather() - take what a keeper before left behind: from systemd's descriptor store, from itself before an exec
+ *
+ * Before there is an engine.  What is damaged or not complete is logged, and held as far as it is there.
+ * Return: 0, -ENOMEM, ...
+ */
+int cis_keeper_gather(struct cis_keeper *k, const struct cis_keep_opts *opts, struct cis_error *err);
+
 /**
  * cis_keeper_control() - bind the control socket, which every engine gets as CIS_WIRE_CONTROL_FD
  *

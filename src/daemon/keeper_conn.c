@@ -1,6 +1,5 @@
 /* Connections: what clients sent is held as it came. */
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -8,8 +7,8 @@
 
 #include "base/log.h"
 #include "daemon/keeper_int.h"
-#include "os/memfd.h"
 #include "os/pidfd.h"
+#include "os/proc.h"
 
 static struct conn **bucket(struct cis_keeper *k, uint64_t id)
 {
@@ -41,7 +40,7 @@ bool conn_is_any(const struct conn *c)
 	return true;
 }
 
-static void changed(struct conn *c)
+void conn_changed(struct conn *c)
 {
 	struct cis_keeper *k = c->sock.k;
 
@@ -49,9 +48,12 @@ static void changed(struct conn *c)
 		c->is_guest = true;
 		k->nr_guests++;
 	}
-	if (conn_is_over(c) && (conn_is_silent(c) || !has_engine(k)))
+	if (conn_is_over(c) && (conn_is_silent(c) || c->is_orphan || !has_engine(k))) {
 		conn_release(k, c);
-	else if (!conn_is_silent(c))
+		return;
+	}
+	keep_conn_changed(c, 0);
+	if (!conn_is_silent(c) && !c->is_orphan)
 		engines_tell(k, &c->untold);
 }
 
@@ -73,7 +75,7 @@ static void break_off(struct conn *c, int error, const char *why)
 	c->why = why;
 }
 
-static int keep_bytes(struct conn *c, const void *bytes, size_t len)
+int conn_append(struct conn *c, const void *bytes, size_t len)
 {
 	struct cis_keeper *k = c->sock.k;
 	size_t room = c->room ? c->room : 256;
@@ -129,12 +131,15 @@ static int keep_fds(struct conn *c, size_t nr)
 	return 0;
 }
 
-/* Return: false when there was nothing to read. */
+/*
+ * What comes stays in the socket until it is written down: whoever is killed in between leaves it there.
+ * Return: false when there was nothing to read.
+ */
 static bool take_some(struct conn *c)
 {
 	struct cis_keeper *k = c->sock.k;
 	size_t len = 0, nr_fds = 0;
-	int r = cis_sock_recv(c->sock_fd, k->read_buf, sizeof(k->read_buf), c->fds + c->nr_fds,
+	int r = cis_sock_peek(c->sock_fd, k->read_buf, sizeof(k->read_buf), c->fds + c->nr_fds,
 			      CIS_WIRE_FDS_MAX - c->nr_fds, &nr_fds, &len);
 
 	if (r == -EAGAIN)
@@ -142,8 +147,12 @@ static bool take_some(struct conn *c)
 	if (!r) {
 		c->is_eof = !len;
 		r = keep_fds(c, nr_fds);
-		if (!r)
-			r = keep_bytes(c, k->read_buf, len);
+	}
+	if (!r)
+		r = conn_append(c, k->read_buf, len);
+	if (!r && len) {
+		keep_conn_changed(c, len);
+		cis_sock_skip(c->sock_fd, k->read_buf, len);
 	}
 	if (r)
 		read_failed(c, r);
@@ -157,7 +166,7 @@ static void sock_ready(struct watch *w, uint32_t events)
 	struct conn *c = (struct conn *)((char *)w - offsetof(struct conn, sock));
 
 	if (take_some(c))
-		changed(c);
+		conn_changed(c);
 }
 
 /* What a process said before it ended still counts. */
@@ -169,7 +178,7 @@ static void pid_ready(struct watch *w, uint32_t events)
 	while (c->sock.fd >= 0 && take_some(c))
 		;
 	c->is_exited = true;
-	changed(c);
+	conn_changed(c);
 }
 
 static int tell_connection(struct engine *e, struct conn *c)
@@ -265,29 +274,55 @@ static int tell_conn(struct engine *e, struct untold *u)
 	return r ? r : tell_flag(e, c, CIS_WIRE_EXITED, c->is_exited, &told->exited);
 }
 
-int conn_open(struct cis_keeper *k, uint64_t listener, int fd)
+struct conn *conn_new(struct cis_keeper *k, uint64_t id, uint64_t listener)
 {
 	struct conn *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return NULL;
+	c->id = id;
+	c->listener = listener;
+	c->sock_fd = c->pidfd = c->state_fd = c->swap_fd = c->sock.fd = c->pid.fd = c->keep.fd = -1;
+	c->sock.k = c->pid.k = k;
+	c->untold.tell = tell_conn;
+	c->next = *bucket(k, c->id);
+	*bucket(k, c->id) = c;
+	k->nr_conns++;
+	return c;
+}
+
+int conn_watch(struct conn *c)
+{
+	struct cis_keeper *k = c->sock.k;
+	int r = 0;
+
+	if (c->sock_fd >= 0 && !c->is_eof && !c->error)
+		r = watch_add(k, &c->sock, c->sock_fd, EPOLLIN | EPOLLRDHUP, sock_ready);
+	if (!r && c->pidfd >= 0 && !c->is_exited)
+		r = watch_add(k, &c->pid, c->pidfd, EPOLLIN, pid_ready);
+	return r;
+}
+
+int conn_open(struct cis_keeper *k, uint64_t listener, int fd)
+{
+	struct conn *c = conn_new(k, k->next_conn + 1, listener);
 	int r;
 
 	if (!c) {
 		close(fd);
 		return -ENOMEM;
 	}
-	c->id = ++k->next_conn;
-	c->listener = listener;
+	k->next_conn++;
 	c->sock_fd = fd;
-	c->pidfd = c->state_fd = c->swap_fd = c->sock.fd = c->pid.fd = -1;
-	c->sock.k = c->pid.k = k;
-	c->untold.tell = tell_conn;
-	c->next = *bucket(k, c->id);
-	*bucket(k, c->id) = c;
 	cis_sock_peer(fd, &c->peer);
-	k->nr_conns++;
 	c->is_exited = cis_pidfd_peer(fd, &c->pidfd) == -ESRCH;
-	r = keeper_is_short(c->pidfd) ? -EMFILE : watch_add(k, &c->sock, fd, EPOLLIN | EPOLLRDHUP, sock_ready);
-	if (!r && c->pidfd >= 0)
-		r = watch_add(k, &c->pid, c->pidfd, EPOLLIN, pid_ready);
+	if (c->pidfd >= 0 && cis_proc_start(c->peer.pid, &c->start))
+		c->start = 0;
+	r = keeper_is_short(c->pidfd) ? -EMFILE : 0;
+	if (!r) {
+		keep_conn_changed(c, 0);
+		r = conn_watch(c);
+	}
 	if (r)
 		conn_release(k, c);
 	return r;
@@ -295,13 +330,11 @@ int conn_open(struct cis_keeper *k, uint64_t listener, int fd)
 
 static int make_state(struct conn *c, uint64_t bytes)
 {
-	char name[48];
-	int fd, r;
+	int fd, r = !bytes || bytes > CIS_WIRE_STATE_MAX ? -EINVAL : keep_conn_state(c, bytes, &fd);
 
-	snprintf(name, sizeof(name), "cistern-state-%llu", (unsigned long long)c->id);
-	r = !bytes || bytes > CIS_WIRE_STATE_MAX ? -EINVAL : cis_memfd_create(name, bytes, 4096, &fd);
 	if (!r && keeper_is_short(fd)) {
 		close(fd);
+		keep_conn_stateless(c);
 		r = -EMFILE;
 	}
 	if (!r)
@@ -315,6 +348,7 @@ void conn_make_state(struct conn *c, uint64_t bytes)
 	if (!c->wants_state || c->state_error) {
 		c->state_error = -make_state(c, bytes);
 		c->state_bytes = c->state_error ? 0 : bytes;
+		keep_conn_changed(c, 0);
 	}
 	c->wants_state = true;
 	for (size_t i = 0; i < KEEPER_ENGINES; i++)
@@ -336,6 +370,7 @@ void conn_note(struct conn *c, const struct engine *by, const void *note, size_t
 	free(c->note);
 	c->note = copy;
 	c->note_len = len;
+	keep_conn_changed(c, 0);
 	for (size_t i = 0; i < KEEPER_ENGINES; i++)
 		c->told[i].note = i == by->slot;
 	engines_tell(c->sock.k, &c->untold);
@@ -366,8 +401,10 @@ void conn_release(struct cis_keeper *k, struct conn *c)
 	engines_untell(k, &c->untold);
 	watch_remove(&c->sock);
 	watch_remove(&c->pid);
+	keep_conn_released(c);
 	listener_left(k, c->listener);
-	close(c->sock_fd);
+	if (c->sock_fd >= 0)
+		close(c->sock_fd);
 	if (c->pidfd >= 0)
 		close(c->pidfd);
 	if (c->state_fd >= 0)
@@ -387,7 +424,7 @@ void conns_untell(struct engine *e)
 	for (size_t i = 0; i < KEEPER_BUCKETS; i++)
 		for (struct conn *c = k->buckets[i]; c; c = c->next) {
 			memset(&c->told[e->slot], 0, sizeof(c->told[e->slot]));
-			if (!conn_is_silent(c))
+			if (!conn_is_silent(c) && !c->is_orphan)
 				engine_tell(e, &c->untold);
 		}
 }

@@ -194,6 +194,12 @@ static bool take_hello(struct engine *e, const struct cis_wire_msg *msg)
 	return !why;
 }
 
+static void engine_is_ready(struct cis_keeper *k)
+{
+	k->was_ready = true;
+	keep_say(k, "READY=1\nSTATUS=serving");
+}
+
 /* A connection that is not known any more was released while the request was on its way. */
 static void obey_serving(struct cis_keeper *k, struct engine *e, struct cis_wire_msg *msg)
 {
@@ -204,7 +210,7 @@ static void obey_serving(struct cis_keeper *k, struct engine *e, struct cis_wire
 	else if (msg->type == CIS_WIRE_UNLISTEN)
 		listener_close(k, msg->id);
 	else if (msg->type == CIS_WIRE_READY)
-		k->was_ready = true;
+		engine_is_ready(k);
 	else if (msg->type == CIS_WIRE_UPGRADE)
 		handover_begin(k, msg);
 	else if (msg->type == CIS_WIRE_HANDOVER)
@@ -386,6 +392,22 @@ int engine_connect(struct cis_keeper *k, struct engine *e, int fd, enum engine_r
 		k->serving = e;
 	listeners_untell(e);
 	conns_untell(e);
+	return 0;
+}
+
+int engine_resume(struct cis_keeper *k, struct engine *e, int fd, uint64_t generation, const struct cis_wire_hello *hello)
+{
+	int r = watch_add(k, &e->wire, fd, EPOLLIN, wire_ready);
+
+	if (r)
+		return r;
+	e->role = ENGINE_SERVES;
+	e->generation = generation;
+	e->started_ns = keeper_now(k);
+	e->has_hello = true;
+	e->hello = *hello;
+	e->untold_end = &e->untold;
+	k->serving = e;
 	return 0;
 }
 

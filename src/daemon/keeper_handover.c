@@ -55,6 +55,7 @@ static void use_swap(struct conn *c)
 	c->state_fd = c->swap_fd;
 	c->state_bytes = c->swap_bytes;
 	c->swap_fd = -1;
+	keep_conn_swapped(c);
 }
 
 static void finish(struct cis_keeper *k, void (*with_swap)(struct conn *c))
@@ -286,6 +287,7 @@ void handover_take(struct cis_keeper *k, struct cis_wire_msg *msg)
 void handover_swap(struct cis_keeper *k, struct conn *c, struct cis_wire_msg *msg)
 {
 	struct handover *h = &k->handover;
+	int r;
 
 	if (h->step != HANDOVER_PAUSE || !c->wants_state || msg->nr_fds != 1)
 		return;
@@ -293,6 +295,11 @@ void handover_swap(struct cis_keeper *k, struct conn *c, struct cis_wire_msg *ms
 	c->swap_fd = msg->fds[0];
 	c->swap_bytes = msg->arg;
 	msg->nr_fds = 0;
+	r = keep_conn_swap(c, c->swap_bytes, &c->swap_fd);
+	if (r) {
+		handover_fail(k, -r, "a state in the new layout cannot be kept: %s", strerror(-r));
+		return;
+	}
 	c->told[h->standby->slot].state = false;
 	engine_tell(h->standby, &c->untold);
 	CIS_POINT(keeper_swapped);

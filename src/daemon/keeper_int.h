@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "base/clock.h"
+#include "daemon/keep.h"
 #include "daemon/keeper.h"
 #include "daemon/wire.h"
 
@@ -122,6 +123,7 @@ struct listener {
 	size_t nr_conns;
 	int error;
 	char why[400];
+	struct keep_mark keep;
 	bool told[KEEPER_ENGINES];
 };
 
@@ -142,6 +144,8 @@ struct conn {
 	struct conn *next; /* of its bucket */
 	uint64_t id, listener;
 	struct cis_peer peer;
+	uint64_t start; /* of the peer's process, cis_proc_start(); 0: not known */
+	struct keep_mark keep;
 
 	uint8_t *bytes;
 	size_t len, room;
@@ -156,6 +160,7 @@ struct conn {
 	int error;
 	const char *why;
 	bool is_guest, is_eof, is_exited, wants_state;
+	bool is_orphan; /* not all of it is here: it is held, and no engine is told */
 
 	struct told told[KEEPER_ENGINES];
 };
@@ -167,6 +172,7 @@ struct cis_keeper {
 	void *clock_ctx;
 	bool is_stopping, was_ready; /* an engine has served since the keeper's start */
 	int old_oom;
+	struct keep keep;
 
 	struct engine engines[KEEPER_ENGINES];
 	struct engine *serving; /* NULL while there is none */
@@ -226,6 +232,8 @@ void engines_flush(struct cis_keeper *k);
 int engine_send(struct engine *e, const struct cis_wire_msg *msg);
 /** engine_connect() - @e gets a wire (its own, also on failure), and everything is untold. */
 int engine_connect(struct cis_keeper *k, struct engine *e, int fd, enum engine_role role);
+/** engine_resume() - the same for one that was told everything already. */
+int engine_resume(struct cis_keeper *k, struct engine *e, int fd, uint64_t generation, const struct cis_wire_hello *hello);
 /** engine_hear_out() - it is gone, but not what it said before; its wire is closed then. */
 void engine_hear_out(struct engine *e);
 void engine_close(struct engine *e);
@@ -239,6 +247,8 @@ struct engine *engine_free(struct cis_keeper *k);
 /* keeper_process.c */
 void oom_lower(struct cis_keeper *k);
 int engine_start(struct cis_keeper *k, struct engine *e, enum engine_role role, const char *program, struct cis_error *err);
+/** engine_adopt() - our child already, which was told everything; @wire is its own when it succeeds.  Return: 0 or -errno. */
+int engine_adopt(struct cis_keeper *k, int wire, pid_t pid, uint64_t generation, const struct cis_wire_hello *hello);
 /** engine_kill() - at once; its end is seen by its pidfd.  For one that is not our child: its wire is closed. */
 void engine_kill(struct engine *e);
 /** engine_gone() - wire and process are: its slot is free, and another engine is started where one is wanted. */
@@ -279,8 +289,19 @@ void listeners_untell(struct engine *e);
 void listeners_drop_failed(struct cis_keeper *k);
 void listener_left(struct cis_keeper *k, uint64_t id);
 void control_close(struct cis_keeper *k);
+/** listener_adopt() - one of a keeper before; @fd is its own, -1: bind it again.  Return: NULL: not possible, which was said. */
+struct listener *listener_adopt(struct cis_keeper *k, uint64_t id, const struct cis_wire_listen *listen, int fd);
+struct listener *listener_find(struct cis_keeper *k, uint64_t id);
 
 /* keeper_conn.c */
+/** conn_new() - an empty one; NULL when there is no memory. */
+struct conn *conn_new(struct cis_keeper *k, uint64_t id, uint64_t listener);
+/** conn_watch() - for what its client says and for its end.  Return: 0 or -errno. */
+int conn_watch(struct conn *c);
+/** conn_append() - bytes of its client.  Return: 0, -EMSGSIZE, -ENOMEM. */
+int conn_append(struct conn *c, const void *bytes, size_t len);
+/** conn_changed() - write it down and tell engines; may release it. */
+void conn_changed(struct conn *c);
 /** conn_open() - @fd is its own, also on failure. */
 int conn_open(struct cis_keeper *k, uint64_t listener, int fd);
 struct conn *conn_find(struct cis_keeper *k, uint64_t id);

@@ -13,7 +13,7 @@
 
 #define CONTROL_BACKLOG 1024 /* of clients that wait while one engine follows another */
 
-static struct listener *find(struct cis_keeper *k, uint64_t id)
+struct listener *listener_find(struct cis_keeper *k, uint64_t id)
 {
 	struct listener *l = k->listeners;
 
@@ -129,7 +129,7 @@ static void listener_ready(struct watch *w, uint32_t events)
 
 void listener_left(struct cis_keeper *k, uint64_t id)
 {
-	struct listener *l = find(k, id);
+	struct listener *l = listener_find(k, id);
 
 	if (l)
 		l->nr_conns--;
@@ -167,36 +167,68 @@ static int listener_bind(struct cis_keeper *k, struct listener *l, struct cis_er
 	return 0;
 }
 
-void listener_open(struct cis_keeper *k, uint64_t id, const struct cis_wire_listen *listen)
+static struct listener *listener_new(struct cis_keeper *k, uint64_t id, const struct cis_wire_listen *listen)
 {
 	struct listener *l = calloc(1, sizeof(*l));
 	void *note = malloc(listen->note_len + 1);
-	struct cis_error err = { 0 };
 
 	if (!l || !note) {
-		engine_send(k->serving, &(struct cis_wire_msg){ .type = CIS_WIRE_LISTENING, .id = id, .error = ENOMEM });
 		free(l);
 		free(note);
-		return;
+		return NULL;
 	}
 	memcpy(note, listen->note, listen->note_len);
-	l->watch.fd = -1;
+	l->watch.fd = l->keep.fd = -1;
 	l->watch.k = k;
 	l->untold.tell = tell_listener;
 	l->id = id;
 	l->listen = *listen;
 	l->listen.note = note;
-	if (find(k, id))
+	l->next = k->listeners;
+	k->listeners = l;
+	return l;
+}
+
+void listener_open(struct cis_keeper *k, uint64_t id, const struct cis_wire_listen *listen)
+{
+	bool is_there = listener_find(k, id);
+	struct listener *l = listener_new(k, id, listen);
+	struct cis_error err = { 0 };
+
+	if (!l) {
+		engine_send(k->serving, &(struct cis_wire_msg){ .type = CIS_WIRE_LISTENING, .id = id, .error = ENOMEM });
+		return;
+	}
+	if (is_there)
 		l->error = -cis_fail(&err, EEXIST, "listener %llu is there already", (unsigned long long)id);
 	else
 		l->error = -listener_bind(k, l, &err);
 	snprintf(l->why, sizeof(l->why), "%s", err.text);
-	l->next = k->listeners;
-	k->listeners = l;
-	if (l->error)
+	if (l->error) {
 		engine_tell(k->serving, &l->untold);
-	else
-		engines_tell(k, &l->untold);
+		return;
+	}
+	keep_listener_changed(l);
+	engines_tell(k, &l->untold);
+}
+
+struct listener *listener_adopt(struct cis_keeper *k, uint64_t id, const struct cis_wire_listen *listen, int fd)
+{
+	struct listener *l = listener_new(k, id, listen);
+	struct cis_error err = { 0 };
+	int r;
+
+	if (!l)
+		return NULL;
+	r = fd < 0 ? listener_bind(k, l, &err) : watch_add(k, &l->watch, fd, EPOLLIN, listener_ready);
+	if (!r)
+		return l;
+	cis_log(CIS_LOG_ERROR, "keeper: %s: the guest that is expected there cannot connect: %s", listen->path,
+		fd < 0 ? err.text : strerror(-r));
+	if (fd >= 0)
+		close(fd);
+	forget(k, l);
+	return NULL;
 }
 
 /* Another process may have bound the path since: its socket stays. */
@@ -210,6 +242,7 @@ static void remove_path(const char *path, dev_t dev, ino_t ino)
 
 static void close_one(struct cis_keeper *k, struct listener *l)
 {
+	keep_listener_closed(l);
 	if (l->watch.fd >= 0)
 		remove_path(l->listen.path, l->dev, l->ino);
 	watch_close(&l->watch);
@@ -218,7 +251,7 @@ static void close_one(struct cis_keeper *k, struct listener *l)
 
 void listener_close(struct cis_keeper *k, uint64_t id)
 {
-	struct listener *l = find(k, id);
+	struct listener *l = listener_find(k, id);
 
 	if (l)
 		close_one(k, l);
@@ -263,29 +296,43 @@ static int make_folder(const char *path)
 	return r;
 }
 
+static void note_control(struct cis_keeper *k)
+{
+	struct stat st;
+
+	if (lstat(k->control_path, &st))
+		return;
+	k->control_dev = st.st_dev;
+	k->control_ino = st.st_ino;
+}
+
 int cis_keeper_control(struct cis_keeper *k, const char *path, struct cis_error *err)
 {
 	struct cis_sock_opts opts = CIS_SOCK_OPTS;
-	struct stat st;
-	int r = make_folder(path);
+	int r;
 
-	opts.backlog = CONTROL_BACKLOG;
-	if (r)
-		return cis_fail(err, -r, "%s: folder: %s", path, strerror(-r));
 	k->control_path = strdup(path);
 	if (!k->control_path)
 		return cis_fail(err, ENOMEM, "keeper: no memory");
-	r = cis_sock_listen(path, &opts, &k->control_fd, err);
-	if (!r && !lstat(path, &st)) {
-		k->control_dev = st.st_dev;
-		k->control_ino = st.st_ino;
+	k->control_fd = keep_control(k, path);
+	if (k->control_fd < 0) {
+		opts.backlog = CONTROL_BACKLOG;
+		r = make_folder(path);
+		if (r)
+			return cis_fail(err, -r, "%s: folder: %s", path, strerror(-r));
+		r = cis_sock_listen(path, &opts, &k->control_fd, err);
+		if (r)
+			return r;
 	}
-	return r;
+	note_control(k);
+	keep_control_changed(k);
+	return 0;
 }
 
 void control_close(struct cis_keeper *k)
 {
 	if (k->control_fd >= 0) {
+		keep_drop(k, &k->keep.control, KEEP_BIT_SOCK, "ctl");
 		remove_path(k->control_path, k->control_dev, k->control_ino);
 		close(k->control_fd);
 	}

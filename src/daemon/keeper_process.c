@@ -109,6 +109,23 @@ fail:
 	return cis_fail(err, -r, "keeper: cannot start the engine: %s", strerror(-r));
 }
 
+int engine_adopt(struct cis_keeper *k, int wire, pid_t pid, uint64_t generation, const struct cis_wire_hello *hello)
+{
+	struct engine *e = engine_free(k);
+	int pidfd, r = cis_pidfd_open(pid, &pidfd);
+
+	if (r)
+		return r;
+	r = watch_add(k, &e->process, pidfd, EPOLLIN, process_ended);
+	if (r)
+		close(pidfd);
+	else
+		r = engine_resume(k, e, wire, generation, hello);
+	if (!r)
+		e->pid = pid;
+	return r;
+}
+
 void engine_kill(struct engine *e)
 {
 	e->kill_ns = 0;
@@ -269,11 +286,11 @@ static char **argv_copy(char *const argv[])
 
 int cis_keeper_start(struct cis_keeper *k, char *const argv[], char *const envp[], struct cis_error *err)
 {
-	if (k->serving || k->argv)
+	if (k->argv)
 		return cis_fail(err, EBUSY, "keeper: there is an engine already");
 	k->argv = argv_copy(argv);
 	k->envp = argv_copy(envp);
 	if (!k->argv || !k->envp)
 		return cis_fail(err, ENOMEM, "keeper: no memory");
-	return engine_start(k, engine_free(k), ENGINE_SERVES, k->argv[0], err);
+	return k->serving ? 0 : engine_start(k, engine_free(k), ENGINE_SERVES, k->argv[0], err);
 }

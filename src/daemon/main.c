@@ -117,8 +117,13 @@ static int keeper(const struct cis_config *config, int argc, char **argv)
 		return fail(&err);
 	}
 	cis_keeper_set_upgrade(k, config->upgrade_ms);
-	if (cis_keeper_control(k, config->control, &err) || cis_harden_keeper(config, &err) || cis_keeper_start(k, args, env, &err) ||
-	    cis_keeper_run(k, &status))
+	/* What was gathered is not let go by a daemon that cannot start: it is the service manager's, or the next one's. */
+	if (cis_keeper_gather(k, &(struct cis_keep_opts){ 0 }, &err) || cis_keeper_control(k, config->control, &err) ||
+	    cis_harden_keeper(config, &err) || cis_keeper_start(k, args, env, &err)) {
+		free(args);
+		return fail(&err);
+	}
+	if (cis_keeper_run(k, &status))
 		status = fail(&err);
 	cis_keeper_destroy(k);
 	free(args);

@@ -256,7 +256,7 @@ static int take_fds(struct msghdr *msg, int *fds, size_t max_fds, size_t *ret_fd
 	return r;
 }
 
-int cis_sock_recv(int fd, void *buf, size_t len, int *fds, size_t max_fds, size_t *ret_fds, size_t *ret_len)
+static int receive(int fd, int flags, void *buf, size_t len, int *fds, size_t max_fds, size_t *ret_fds, size_t *ret_len)
 {
 	struct iovec iov = { .iov_base = buf, .iov_len = len };
 	union control control;
@@ -270,7 +270,7 @@ int cis_sock_recv(int fd, void *buf, size_t len, int *fds, size_t max_fds, size_
 	 * still there.
 	 */
 	do {
-		n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+		n = recvmsg(fd, &msg, flags | MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 	} while (n < 0 && (errno == EINTR || errno == ECONNRESET));
 	if (n < 0)
 		return -errno;
@@ -279,6 +279,28 @@ int cis_sock_recv(int fd, void *buf, size_t len, int *fds, size_t max_fds, size_
 		return r;
 	*ret_len = (size_t)n;
 	return 0;
+}
+
+int cis_sock_recv(int fd, void *buf, size_t len, int *fds, size_t max_fds, size_t *ret_fds, size_t *ret_len)
+{
+	return receive(fd, 0, buf, len, fds, max_fds, ret_fds, ret_len);
+}
+
+int cis_sock_peek(int fd, void *buf, size_t len, int *fds, size_t max_fds, size_t *ret_fds, size_t *ret_len)
+{
+	return receive(fd, MSG_PEEK, buf, len, fds, max_fds, ret_fds, ret_len);
+}
+
+void cis_sock_skip(int fd, void *buf, size_t len)
+{
+	while (len) {
+		ssize_t n = recv(fd, buf, len, MSG_DONTWAIT);
+
+		if (n > 0)
+			len -= (size_t)n;
+		else if (!n || errno != EINTR)
+			return;
+	}
 }
 
 int cis_sock_peer(int fd, struct cis_peer *ret)

@@ -82,6 +82,12 @@ int cis_sock_send_all(int fd, const void *buf, size_t len, const int *fds, size_
  */
 int cis_sock_recv(int fd, void *buf, size_t len, int *fds, size_t max_fds, size_t *ret_fds, size_t *ret_len);
 
+/** cis_sock_peek() - the same, and leave all of it where it is: the next one gets it again. */
+int cis_sock_peek(int fd, void *buf, size_t len, int *fds, size_t max_fds, size_t *ret_fds, size_t *ret_len);
+
+/** cis_sock_skip() - take what was peeked at, and leave it; its descriptors are dropped.  @buf has room for @len. */
+void cis_sock_skip(int fd, void *buf, size_t len);
+
 /** struct cis_peer - who connected; pid 0: not visible from here */
 struct cis_peer {
 	pid_t pid;

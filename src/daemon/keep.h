@@ -1,0 +1,133 @@
+/*
+ * What the keeper leaves behind for a keeper to come.
+ *
+ * Of every connection and listener there is a record (keep_record.h), kept up to date as things change, and under systemd
+ * every descriptor is in its descriptor store.  Names: `ctl` the control socket, `l3` a listener and `l3.r` its record,
+ * `c12.s` the socket of a connection, `c12.r` its record, `c12.m` or `c12.n` its state memfd, `c12.0`... what its client handed over.
+ * Records and state memfds are files of these names in the keep folder where there is one, so that they outlive the
+ * service too; else they are memfds, and in the store with the rest.
+ *
+ * The order makes each instant good to be killed at: a record is there before its descriptors; what a client sends is left
+ * in its socket until descriptors are stored and the record says so.
+ */
+#ifndef CIS_DAEMON_KEEP_H
+#define CIS_DAEMON_KEEP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/error.h"
+
+struct cis_keeper;
+struct conn;
+struct listener;
+
+#define KEEP_STORE_MAX 12288 /* names that fit the one environment string in which they come back; FileDescriptorStoreMax= */
+#define KEEP_NAME_BYTES 32
+
+/**
+ * struct keep_mark - what was written and stored of a connection or listener
+ * @fd:     its record, -1 while there is none
+ * @seq:    of the newest slot
+ * @bytes:  of the client's, in the record; and their checksum
+ * @nr_fds: descriptors of the client that the record knows
+ * @stored: bit N: descriptor N is in the service manager's store; above them KEEP_BIT_
+ * @filed:  likewise: it is a file in the folder
+ */
+struct keep_mark {
+	int fd;
+	uint64_t seq, bytes, crc;
+	size_t nr_fds;
+	unsigned stored, filed;
+	char state; /* 'm' or 'n': the name of its state; 0: it has none */
+	bool is_failed; /* no record can be made; that was said */
+};
+
+/* Bits of keep_mark.stored; those below are the client's descriptors. */
+enum { KEEP_BIT_SOCK = 8, KEEP_BIT_RECORD, KEEP_BIT_STATE, KEEP_BIT_STATE_N };
+
+/** struct keep - part of the keeper; all zeros and -1 is one that keeps nothing */
+struct keep {
+	int notify; /* -1: no service manager */
+	char *manager;
+	int dir; /* -1: no folder */
+	char *path; /* of the folder */
+	size_t nr_stored, max_stored;
+	bool is_full; /* and that was said */
+	char boot[37];
+	int control_fd; /* of a keeper before, until it is asked for */
+	struct keep_mark control;
+};
+
+void keep_init(struct keep *keep);
+void keep_fini(struct keep *keep);
+
+/** keep_put() - into the store, where there is one, and it is neither there nor a file already. */
+void keep_put(struct cis_keeper *k, struct keep_mark *m, unsigned bit, const char *name, int fd);
+/** keep_drop() - out of it again, if it is there. */
+void keep_drop(struct cis_keeper *k, struct keep_mark *m, unsigned bit, const char *name);
+/** keep_say() - to the service manager, where there is one: "READY=1" and the like. */
+void keep_say(struct cis_keeper *k, const char *text);
+
+/**
+ * keep_file() - a new file for a record or a state: in the folder, or a memfd, to be put into the store
+ * @bytes: 0: it grows as it is written to
+ *
+ * Return: 0 or -errno.
+ */
+int keep_file(struct cis_keeper *k, struct keep_mark *m, unsigned bit, const char *name, uint64_t bytes, int *ret_fd);
+/** keep_remove() - the file, or what is in the store. */
+void keep_remove(struct cis_keeper *k, struct keep_mark *m, unsigned bit, const char *name);
+
+/** keep_conn_name() - "c12.s"; @what is one of 'r', 's', 'm', 'n', '0'... */
+void keep_conn_name(char name[KEEP_NAME_BYTES], uint64_t id, char what);
+void keep_listener_name(char name[KEEP_NAME_BYTES], uint64_t id, bool is_record);
+
+/* Called by the keeper where something changes. */
+
+/**
+ * keep_conn_changed() - write down what is known now, after storing what it refers to
+ * @unread: bytes at the end of what is known that are still in the socket
+ */
+void keep_conn_changed(struct conn *c, size_t unread);
+/** keep_conn_state() - make its state memfd, @bytes long.  Return: 0 or -errno. */
+int keep_conn_state(struct conn *c, uint64_t bytes, int *ret_fd);
+/** keep_conn_stateless() - it does not get one after all. */
+void keep_conn_stateless(struct conn *c);
+/** keep_conn_swap() - what an engine made to replace its state is made fit to be kept; @fd is the caller's, and may be another then. */
+int keep_conn_swap(struct conn *c, uint64_t bytes, int *fd);
+/** keep_conn_swapped() - @c's state is that now. */
+void keep_conn_swapped(struct conn *c);
+void keep_conn_released(struct conn *c);
+void keep_listener_changed(struct listener *l);
+void keep_listener_closed(struct listener *l);
+/** keep_control() - the control socket of a keeper before, if it is bound to @path; the caller's.  Return: -1: there is none. */
+int keep_control(struct cis_keeper *k, const char *path);
+void keep_control_changed(struct cis_keeper *k);
+
+/** struct keep_name - a descriptor that was left behind, under its name; -1 once it has been taken */
+struct keep_name {
+	char name[KEEP_NAME_BYTES];
+	int fd;
+	bool stored;
+};
+
+/** struct keep_names - sorted once all are in */
+struct keep_names {
+	struct keep_name *names;
+	size_t nr, room;
+};
+
+/** names_add() - @fd is its own, also on failure.  Return: 0, -ENOMEM, -EEXIST. */
+int names_add(struct keep_names *n, const char *name, int fd, bool stored);
+void names_sort(struct keep_names *n);
+struct keep_name *names_find(struct keep_names *n, const char *name);
+/** names_inherit() - those that systemd, or ourselves before an exec, handed over. */
+void names_inherit(struct keep_names *n);
+/** names_inherit_one() - @from is closed; what cannot be taken stays open, so that it is held at least. */
+void names_inherit_one(struct keep_names *n, const char *name, int from, bool stored);
+void names_fini(struct keep_names *n);
+
+#endif

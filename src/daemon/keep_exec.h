@@ -1,0 +1,30 @@
+/*
+ * The keeper becomes another program in place: same process, same children, same descriptors.
+ *
+ * What it has is told by a table: a memfd of lines, whose number is in the environment.  Unknown lines are passed over.
+ *
+ *	fd NAME NUMBER STORED		a descriptor (keep.h), and whether the service manager has it
+ *	keeper OOM READY STOPPING NEXT_CONN GENERATION
+ *	engine PID WIRE GENERATION HELLO	the engine, our child, which was told everything; HELLO in hexadecimal
+ */
+#ifndef CIS_DAEMON_KEEP_EXEC_H
+#define CIS_DAEMON_KEEP_EXEC_H
+
+#include "daemon/keep.h"
+
+#define KEEP_TABLE_ENV "CISTERN_KEPT"
+
+/**
+ * keep_exec() - execute @path with our arguments and environment, and all that we hold
+ *
+ * Return: only when it failed, and nothing has changed then: -EAGAIN while the engine has not been told all, -EBUSY
+ * while there is more than one, or of execve().
+ */
+int keep_exec(struct cis_keeper *k, const char *path, struct cis_error *err);
+
+/** keep_exec_names() - the descriptors of the table. */
+void keep_exec_names(struct keep_names *n);
+/** keep_exec_resume() - the rest of it, once connections and listeners are restored.  Return: 0 or -errno. */
+int keep_exec_resume(struct cis_keeper *k);
+
+#endif
