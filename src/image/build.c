@@ -16,11 +16,13 @@ struct build {
 
 static uint8_t *add_record(struct build *b, enum cis_tag tag, uint32_t flags, uint64_t bytes)
 {
-	uint8_t *at = b->buf + b->len;
+	uint64_t off = b->len;
+	uint8_t *at;
 
 	b->len += 16 + cis_align(bytes, 8);
 	if (!b->buf)
 		return NULL;
+	at = b->buf + off;
 	cis_put_le32(at, tag);
 	cis_put_le32(at + 4, flags);
 	cis_put_le64(at + 8, bytes);

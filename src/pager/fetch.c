@@ -122,7 +122,7 @@ static void install_wanted(struct cis_fetch *f, const uint64_t *pgno, size_t n, 
 	struct cis_pager *p = f->p;
 
 	for (size_t i = 0; i < n; i++) {
-		struct cis_fault fault = { .pgno = pgno[i], .since_ns = f->since_ns };
+		struct cis_fault fault = { .pgno = pgno[i], .since_ns = f->since_ns, .tries = f->fault_tries };
 		uint64_t done = 0;
 		int rc;
 
@@ -412,6 +412,8 @@ void cis_fetch_start(struct cis_pager *p, const struct cis_fault *fault, const s
 		cis_page_claim(p, fault->pgno, f->id);
 		if (!f->since_ns) /* the fill's until now */
 			f->since_ns = fault->since_ns;
+		if (f->fault_tries < fault->tries)
+			f->fault_tries = fault->tries;
 		return;
 	}
 	f = p->nr_fetches < FETCHES_MAX ? new_fetch(p) : NULL;
@@ -428,6 +430,7 @@ void cis_fetch_start(struct cis_pager *p, const struct cis_fault *fault, const s
 	f->img = loc->img;
 	f->chunk = loc->chunk;
 	f->since_ns = fault->since_ns;
+	f->fault_tries = fault->tries;
 	f->begun_ns = p->now_ns;
 	f->next = p->fetches;
 	p->fetches = f;

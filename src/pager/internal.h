@@ -31,6 +31,7 @@ struct cis_fetch {
 	uint64_t chunk;
 	unsigned nr_chunks;
 	unsigned tries, damaged;	       /* reads that failed; those of them whose bytes were wrong */
+	unsigned fault_tries;		       /* of the faults that wait for it: installs without memory add up */
 	uint64_t since_ns, start_ns, retry_ns; /* retry_ns: not in flight, waits for that time; else 0 */
 	uint64_t begun_ns;
 	uint64_t overdue_ns; /* in flight: its store should have given it up before then; 0: may take for ever */
