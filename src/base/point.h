@@ -65,6 +65,12 @@
 	X(pause_asked)	   /* nothing new begins */                                                           \
 	X(paused)	   /* nothing is in flight */                                                         \
 	X(resumed)                                                                                            \
+	X(handed_over)	   /* the engine that is followed has said all */                                     \
+	/* following */                                                                                       \
+	X(standby_opened)  /* all guests are open, the keeper is told next */                                 \
+	X(standby_read)	   /* what was handed over is read, no guest is seated */                             \
+	X(standby_seated)  /* all are, the keeper is told next */                                             \
+	X(standby_goes)	   /* it was told to serve */                                                                  \
 	/* the keeper, when an engine has ended */                                                            \
 	X(keeper_engine_ended) /* its last thread has, its last words are unread */                           \
 	X(keeper_heard_out)    /* they are obeyed, its wire is closed */                                      \

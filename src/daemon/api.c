@@ -22,7 +22,7 @@ struct cis_api {
 	struct cis_engine *engine;
 	struct MHD_Daemon *mhd;
 	struct cis_request *waiting;
-	bool closing, resumed;
+	bool closing, resumed, let_go;
 	uint64_t next_look_ns; /* for clients that have hung up */
 };
 
@@ -32,7 +32,7 @@ static const struct {
 } codes[] = {
 	{ "bad_request", 400 }, { "no_permission", 403 }, { "not_found", 404 },	    { "bad_method", 405 },
 	{ "exists", 409 },	{ "wrong_state", 409 },	  { "too_large", 413 },	    { "image_refused", 422 },
-	{ "internal", 500 },	{ "unsupported", 501 },	  { "busy", 503 },	    { "timeout", 504 },
+	{ "internal", 500 },	{ "upgrade_failed", 500 }, { "unsupported", 501 },	  { "busy", 503 },	    { "timeout", 504 },
 	{ "no_room", 507 },
 };
 
@@ -42,6 +42,8 @@ static void stop_waiting(struct cis_request *req)
 {
 	if (!req->suspended)
 		return;
+	if (req->engine->handover.asked == req)
+		req->engine->handover.asked = NULL;
 	*req->prev = req->next;
 	if (req->next)
 		req->next->prev = req->prev;
@@ -157,7 +159,7 @@ static ssize_t stream_read(void *cls, uint64_t pos, char *buf, size_t max)
 	size_t n = l->len < max ? l->len : max;
 
 	(void)pos;
-	if (l->dropped || s->req->api->closing)
+	if (l->dropped || s->req->api->closing || s->req->api->let_go)
 		return MHD_CONTENT_READER_END_WITH_ERROR;
 	if (!n) {
 		cis_request_wait(s->req, 0);
@@ -223,6 +225,8 @@ static enum MHD_Result reply(struct cis_request *req)
 	if (!resp)
 		return MHD_NO;
 	MHD_add_response_header(resp, MHD_HTTP_HEADER_CONTENT_TYPE, type);
+	if (req->api->let_go)
+		MHD_add_response_header(resp, MHD_HTTP_HEADER_CONNECTION, "close");
 	rc = MHD_queue_response(req->conn, req->status, resp);
 	MHD_destroy_response(resp);
 	return rc;
@@ -263,8 +267,8 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *conn, const char
 	struct cis_request *req = *state;
 
 	(void)version;
-	if (!req) {
-		req = calloc(1, sizeof(*req));
+	if (!req) { /* who asks only now asks the next engine */
+		req = api->let_go ? NULL : calloc(1, sizeof(*req));
 		if (!req)
 			return MHD_NO;
 		req->api = api;
@@ -280,6 +284,8 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *conn, const char
 	}
 	req->method = method;
 	req->path = url;
+	if (req->is_cut)
+		return MHD_NO;
 	if (req->answered)
 		return reply(req);
 	if (!may_ask(conn))
@@ -361,6 +367,28 @@ void cis_api_destroy(struct cis_api *api)
 	MHD_run(api->mhd);
 	MHD_stop_daemon(api->mhd); /* closes its descriptor; the keeper's goes on listening */
 	free(api);
+}
+
+void cis_api_let_go(struct cis_api *api)
+{
+	MHD_socket fd = MHD_quiesce_daemon(api->mhd);
+
+	api->let_go = true;
+	if (fd != MHD_INVALID_SOCKET)
+		close(fd);
+	while (api->waiting) {
+		struct cis_request *req = api->waiting;
+
+		req->is_cut = !req->answered;
+		if (req->listener)
+			req->listener->dropped = true;
+		stop_waiting(req);
+	}
+}
+
+bool cis_api_is_idle(const struct cis_api *api)
+{
+	return !MHD_get_daemon_info(api->mhd, MHD_DAEMON_INFO_CURRENT_CONNECTIONS)->num_connections;
 }
 
 /* A waiting connection is not looked at by the server, so a client that has left would keep its place until the wait ends. */

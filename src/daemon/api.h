@@ -13,6 +13,14 @@ struct cis_api;
 int cis_api_create(struct cis_engine *e, int listen_fd, struct cis_api **ret, struct cis_error *err);
 void cis_api_destroy(struct cis_api *api);
 
+/**
+ * cis_api_let_go() - another engine serves: accept nobody any more, answer what has been asked, cut off who waits
+ *
+ * cis_api_is_idle(): nobody is connected any more.
+ */
+void cis_api_let_go(struct cis_api *api);
+bool cis_api_is_idle(const struct cis_api *api);
+
 /** cis_api_fd() - to be polled; cis_api_run() then.  cis_api_timeout_ms(): or after that long, -1 for never. */
 int cis_api_fd(const struct cis_api *api);
 int cis_api_timeout_ms(const struct cis_api *api);

@@ -104,6 +104,13 @@ int cis_awake_tick(struct cis_awake *a)
 	return wait;
 }
 
+void cis_awake_carry(struct cis_awake *a, uint64_t ns)
+{
+	pthread_mutex_lock(&a->lock);
+	a->total_ns += ns;
+	pthread_mutex_unlock(&a->lock);
+}
+
 uint64_t cis_awake_held_ns(struct cis_awake *a)
 {
 	uint64_t total;

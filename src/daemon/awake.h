@@ -22,6 +22,9 @@ void cis_awake_touch(struct cis_awake *a);
 /** cis_awake_tick() - let go when it is time; control thread.  Return: milliseconds to the next tick, -1: none needed. */
 int cis_awake_tick(struct cis_awake *a);
 
+/** cis_awake_carry() - that long it was held by an engine before. */
+void cis_awake_carry(struct cis_awake *a, uint64_t ns);
+
 /** cis_awake_held_ns() - for how long it was held in all. */
 uint64_t cis_awake_held_ns(struct cis_awake *a);
 

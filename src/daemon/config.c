@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "pager/state.h"
 #include "store/layers.h"
 
 enum type { PATH, WORD, LAYERS, NUMBER, YES_NO, LEVEL };
@@ -30,6 +31,7 @@ static const struct key {
 	{ "store_deadline_ms", NUMBER, offsetof(struct cis_config, store_deadline_ms), 3600000 },
 	{ "handshake_ms", NUMBER, offsetof(struct cis_config, handshake_ms), 3600000 },
 	{ "upgrade_ms", NUMBER, offsetof(struct cis_config, upgrade_ms), 3600000 },
+	{ "state_layout", NUMBER, offsetof(struct cis_config, state_layout), CIS_STATE_LAYOUT_MAX },
 	{ "awake_ms", NUMBER, offsetof(struct cis_config, awake_ms), 3600000 },
 	{ "user", WORD, offsetof(struct cis_config, user), 0 },
 	{ "harden", YES_NO, offsetof(struct cis_config, harden), 0 },

@@ -181,7 +181,7 @@ static int start(struct cis_engine *e, int wire, struct cis_error *err)
 		return rc;
 	rc = cis_keeper_link_create(wire, &cis_guest_link_ops, e, &e->link);
 	if (!rc)
-		rc = cis_handover_hello(e);
+		rc = cis_standby_hello(e);
 	if (rc)
 		return cis_fail(err, -rc, "wire to the keeper: %s", strerror(-rc));
 	e->has_keeper = true;
@@ -225,6 +225,14 @@ static bool all_gone(const struct cis_engine *e)
 	return true;
 }
 
+/* Another engine serves, and nobody waits for an answer of this one any more; or this one cannot follow. */
+static bool is_over(const struct cis_engine *e)
+{
+	const struct cis_handover *h = &e->handover;
+
+	return h->step == CIS_HANDOVER_OVER && (h->exit || cis_api_is_idle(e->api) || cis_now_ns(NULL) >= h->until_ns);
+}
+
 static int shorter(int a, int b)
 {
 	return a < 0 ? b : b < 0 ? a : a < b ? a : b;
@@ -239,7 +247,7 @@ static void loop(struct cis_engine *e)
 
 	watch(e, e->box.event);
 	watch(e, link_fd);
-	while (!e->stopping || !all_gone(e)) {
+	while (!is_over(e) && (!e->stopping || !all_gone(e))) {
 		int wait = shorter(shorter(cis_awake_tick(e->awake), has_api ? cis_api_timeout_ms(e->api) : -1), TICK_MS);
 
 		epoll_wait(e->epoll, ev, EPOLL_EVENTS, more ? 0 : wait);
@@ -284,7 +292,8 @@ static int check_kernel(struct cis_error *err)
 
 int cis_engine_main(const struct cis_config *config, int wire)
 {
-	struct cis_engine e = { .config = config, .epoll = -1, .started_ns = cis_now_ns(NULL), .keeper_pid = getppid() };
+	struct cis_engine e = { .config = config, .epoll = -1, .started_ns = cis_now_ns(NULL), .keeper_pid = getppid(),
+				.layout = config->state_layout ? config->state_layout : CIS_STATE_LAYOUT_MAX };
 	struct cis_error err;
 	int rc = check_kernel(&err);
 
@@ -294,9 +303,11 @@ int cis_engine_main(const struct cis_config *config, int wire)
 		cis_log(CIS_LOG_ERROR, "engine: %s", err.text);
 		return 1;
 	}
-	cis_log(CIS_LOG_INFO, "engine: serving on %s, %u shards, %u workers", config->control, e.nr_shards,
+	cis_log(CIS_LOG_INFO, "engine: version %s, for %s, %u shards, %u workers", CISTERN_VERSION, config->control, e.nr_shards,
 		cis_workers_nr(e.workers));
 	loop(&e);
+	if (e.handover.step == CIS_HANDOVER_OVER)
+		_exit(e.handover.exit); /* guests are another engine's: whatever is given back here could only do harm */
 	cis_log(CIS_LOG_INFO, "engine: the last guest has gone");
 	end(&e);
 	return 0;

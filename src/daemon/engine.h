@@ -42,12 +42,35 @@ struct cis_image_use {
  */
 enum cis_engine_mode { CIS_ENGINE_LEARNS, CIS_ENGINE_SERVES, CIS_ENGINE_STANDS_STILL };
 
+struct cis_request;
+
+enum cis_handover_step { CIS_HANDOVER_NONE, CIS_HANDOVER_ASKED, CIS_HANDOVER_PAUSING, CIS_HANDOVER_PAUSED, CIS_HANDOVER_OVER };
+
+/**
+ * struct cis_handover - of the engine that serves, to one that follows it (handover.c)
+ * @asked:     the request that waits for it; NULL: it has left, or this is not the engine that was asked
+ * @pausing:   seats that do not stand still yet
+ * @since_ns:  when they were told to
+ * @exit:      OVER: status to exit with, and when at the latest
+ */
+struct cis_handover {
+	enum cis_handover_step step;
+	struct cis_request *asked;
+	struct cis_wire_hello successor;
+	size_t pausing;
+	uint64_t since_ns, until_ns;
+	int exit;
+};
+
 struct cis_engine {
 	const struct cis_config *config;
 	struct cis_keeper_link *link;
 	bool has_keeper, stopping;
 	enum cis_wire_role role;
 	enum cis_engine_mode mode;
+	struct cis_handover handover;
+	unsigned layout; /* of state memfds that it writes */
+	bool has_unread_note; /* of a guest that it cannot know therefore */
 	struct cis_mailbox box;
 	int epoll;
 	struct cis_workers *workers;
@@ -57,7 +80,6 @@ struct cis_engine {
 	size_t nr_guests;
 	struct cis_guest *by_serial[CIS_ENGINE_BUCKETS];
 	struct cis_conn *conns[CIS_ENGINE_BUCKETS];
-	uint64_t last_conn; /* the newest that was told of */
 	struct cis_layers *layers; /* of guests that name none, or NULL */
 	struct cis_image_use *images;
 	size_t nr_images;

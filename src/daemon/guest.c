@@ -114,13 +114,14 @@ void cis_guest_forget(struct cis_guest *g)
 void cis_guest_release(struct cis_guest *g)
 {
 	struct cis_engine *e = g->engine;
+	bool speaks = e->has_keeper && e->mode != CIS_ENGINE_LEARNS; /* until then they are another engine's */
 
 	cis_guest_close(g);
 	g->stalled = false;
-	if (g->conn && e->has_keeper)
+	if (g->conn && speaks)
 		cis_keeper_link_release(e->link, g->conn->id);
 	cis_conn_drop(g->conn);
-	if (g->listening && e->has_keeper)
+	if (g->listening && speaks)
 		cis_keeper_link_unlisten(e->link, g->serial);
 	g->listening = false;
 	if (g->image)

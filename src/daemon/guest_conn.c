@@ -42,8 +42,6 @@ struct cis_conn *cis_conn_create(struct cis_engine *e, uint64_t id, uint64_t lis
 	c->since_ns = cis_now_ns(NULL);
 	c->next = *head;
 	*head = c;
-	if (id > e->last_conn)
-		e->last_conn = id;
 	return c;
 }
 

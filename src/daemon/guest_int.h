@@ -57,6 +57,12 @@ int cis_guest_open(struct cis_guest *g, struct cis_error *err);
 /** cis_guest_seat() - check its state and make its seat: nobody else serves it any more.  Return: 0 or -errno. */
 int cis_guest_seat(struct cis_guest *g, struct cis_error *err);
 
+/**
+ * cis_guest_convert() - a copy of its state in another layout
+ * @ret_fd, @ret: the caller's to close and to unmap
+ */
+int cis_guest_convert(struct cis_guest *g, unsigned layout, int *ret_fd, struct cis_state *ret, struct cis_error *err);
+
 /** cis_guest_begin() - serve it from now on. */
 void cis_guest_begin(struct cis_guest *g);
 

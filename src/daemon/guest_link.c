@@ -126,7 +126,7 @@ static bool attach_new(struct cis_conn *c)
 
 static int ask_state(struct cis_guest *g, struct cis_error *err)
 {
-	int rc = cis_keeper_link_state(g->engine->link, g->conn->id, cis_state_bytes(CIS_STATE_LAYOUT_MAX, g->nr_pages));
+	int rc = cis_keeper_link_state(g->engine->link, g->conn->id, cis_state_bytes(g->engine->layout, g->nr_pages));
 
 	return rc ? cis_fail(err, -rc, "keeper: %s", strerror(-rc)) : 0;
 }
@@ -250,15 +250,17 @@ static void expect_of_note(struct cis_engine *e, uint64_t listener, const struct
 	struct cis_error err;
 	int rc = cis_guest_note_parse(listen->note, listen->note_len, &note, &err);
 
-	if (!rc && note->serial != listener)
-		rc = cis_fail(&err, EBADMSG, "note: of another listener");
+	if (!rc && (note->serial != listener || note->state != CIS_GUEST_EXPECTED))
+		rc = cis_fail(&err, EBADMSG, "note: of another listener, or of a guest that is expected no more");
 	if (!rc)
 		rc = cis_guest_of_note(e, note, &g, &err);
 	cis_guest_note_destroy(note);
-	if (rc)
+	if (rc) {
+		e->has_unread_note = true;
 		cis_log(CIS_LOG_ERROR, "%s: whoever is expected there cannot be: %s", listen->path, err.text);
-	else
+	} else {
 		g->listening = true;
+	}
 }
 
 static void on_listening(void *ctx, uint64_t listener, const struct cis_wire_listen *listen, int error, const char *why)
@@ -308,6 +310,7 @@ static void on_noted(void *ctx, uint64_t conn, const void *text, size_t len)
 	if (!c)
 		return;
 	if (cis_guest_note_parse(text, len, &note, &err)) {
+		c->engine->has_unread_note = true;
 		cis_log(CIS_LOG_ERROR, "connection %llu, pid %d: cannot be served: %s", (unsigned long long)conn, (int)c->peer.pid,
 			err.text);
 		return;
@@ -374,6 +377,8 @@ static void on_state(void *ctx, uint64_t conn, int error, int memfd, uint64_t by
 			close(memfd);
 		return;
 	}
+	if (c->guest)
+		cis_guest_close(c->guest); /* it was mapped; another one is to be used */
 	cis_conn_set_state(c, error, memfd, bytes);
 	settle(c);
 }
@@ -399,8 +404,14 @@ static void on_lost(void *ctx)
 {
 	struct cis_engine *e = ctx;
 
-	cis_log(CIS_LOG_ERROR, "the keeper is gone: guests are served, no new ones are taken");
 	e->has_keeper = false;
+	if (e->mode == CIS_ENGINE_LEARNS) { /* the guests are not this engine's */
+		e->handover = (struct cis_handover){ .step = CIS_HANDOVER_OVER, .exit = 1 };
+		return;
+	}
+	cis_log(CIS_LOG_ERROR, "the keeper is gone: guests are served, no new ones are taken");
+	if (e->mode == CIS_ENGINE_STANDS_STILL && e->handover.step != CIS_HANDOVER_OVER)
+		cis_handover_resume(e, ECONNRESET, "the keeper is gone");
 	stop_expecting(e, "the keeper is gone");
 }
 
@@ -412,9 +423,18 @@ const struct cis_keeper_link_ops cis_guest_link_ops = {
 	.eof = on_eof,
 	.exited = on_exited,
 	.state = on_state,
-	.replayed = cis_handover_replayed,
+	.replayed = cis_standby_replayed,
 	.stop = on_stop,
 	.lost = on_lost,
-	.role = cis_handover_role,
+	.role = cis_standby_role,
 	.noted = on_noted,
+	.upgrading = cis_handover_upgrading,
+	.quiesce = cis_handover_quiesce,
+	.take = cis_standby_take,
+	.resume = cis_handover_resume,
+	.let_go = cis_handover_let_go,
+	.go = cis_standby_go,
+	.execed = cis_handover_execed,
+	.released = cis_standby_released,
+	.unlistened = cis_standby_unlistened,
 };

@@ -116,7 +116,7 @@ static int get_words(const json_t *j, struct cis_guest_note *n, struct cis_error
 	n->state = (enum cis_guest_state)state;
 	n->policy = (enum cis_policy)policy;
 	n->fill = (enum cis_fill)fill;
-	return n->state == CIS_GUEST_GONE ? missing("state", err) : 0;
+	return 0;
 }
 
 static int get_all(const json_t *j, struct cis_guest_note *n, struct cis_error *err)

@@ -5,10 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "daemon/events.h"
 #include "daemon/guest_int.h"
+#include "daemon/handover.h"
 #include "os/memfd.h"
 #include "os/pidfd.h"
 #include "os/uffd.h"
@@ -116,12 +118,11 @@ static int make_regions(struct cis_guest *g, struct cis_error *err)
 {
 	const struct cis_guest_layout *layout = cis_handshake_layout(g->conn->hs);
 
-	if (g->regions)
-		return 0;
-	g->nr_regions = layout->nr_regions;
-	g->regions = calloc(g->nr_regions, sizeof(*g->regions));
+	if (!g->regions) /* those of a guest that was closed are kept, to be shown */
+		g->regions = calloc(layout->nr_regions, sizeof(*g->regions));
 	if (!g->regions)
-		return cis_fail(err, ENOMEM, "out of memory for %zu regions", g->nr_regions);
+		return cis_fail(err, ENOMEM, "out of memory for %zu regions", layout->nr_regions);
+	g->nr_regions = layout->nr_regions;
 	for (size_t i = 0; i < g->nr_regions; i++) {
 		const struct cis_guest_region *r = &layout->regions[i];
 
@@ -191,6 +192,16 @@ static void recovered(struct cis_guest *g)
 	*g->error = 0;
 }
 
+static void left(struct cis_guest *g)
+{
+	struct cis_engine *e = g->engine;
+	bool was_paused = g->paused;
+
+	cis_guest_pages(g, g->last_pages);
+	cis_guest_bury(g);
+	cis_handover_left(e, was_paused);
+}
+
 static void notice(void *arg)
 {
 	struct cis_notice *n = arg;
@@ -214,11 +225,50 @@ static void notice(void *arg)
 		cis_guest_end(g, NULL);
 		break;
 	case CIS_NOTICE_LEFT:
-		cis_guest_pages(g, g->last_pages);
-		cis_guest_bury(g);
+		left(g);
+		break;
+	case CIS_NOTICE_PAUSED:
+		cis_handover_paused(g);
 		break;
 	}
 	free(n);
+}
+
+int cis_guest_convert(struct cis_guest *g, unsigned layout, int *ret_fd, struct cis_state *ret, struct cis_error *err)
+{
+	uint64_t bytes = cis_state_bytes(layout, g->nr_pages);
+	int fd, rc = cis_memfd_create("cistern-state-copy", bytes, 4096, &fd);
+	void *map;
+
+	if (rc)
+		return cis_fail(err, -rc, "guest %s: state of layout %u: %s", g->id, layout, strerror(-rc));
+	rc = cis_memfd_map(fd, 0, bytes, &map);
+	if (rc) {
+		close(fd);
+		return cis_fail(err, -rc, "guest %s: state of layout %u: mmap: %s", g->id, layout, strerror(-rc));
+	}
+	rc = cis_state_convert(&g->state_map, map, layout, g->engine->generation, ret, err);
+	if (rc) {
+		cis_memfd_unmap(map, bytes);
+		close(fd);
+	} else {
+		*ret_fd = fd;
+	}
+	return rc;
+}
+
+/* Return: -ENODATA: no size of a state of this guest. */
+static int begin_state(struct cis_guest *g, struct cis_error *err)
+{
+	uint64_t bytes = g->state_map.bytes;
+
+	for (unsigned layout = CIS_STATE_LAYOUT_MIN; layout <= CIS_STATE_LAYOUT_MAX; layout++)
+		if (bytes == cis_state_bytes(layout, g->nr_pages)) {
+			cis_state_init(g->state_map.header, layout, g->nr_pages, g->engine->generation, &g->state_map);
+			return 0;
+		}
+	return cis_fail(err, ENODATA, "state memfd: %llu bytes are not of a guest of %llu pages", (unsigned long long)bytes,
+			(unsigned long long)g->nr_pages);
 }
 
 /*
@@ -231,10 +281,8 @@ static int check_state(struct cis_guest *g, bool *ret_adopt, struct cis_error *e
 	int rc = cis_state_adopt(g->state_map.header, g->state_map.bytes, &g->state_map, err);
 
 	*ret_adopt = !rc;
-	if (rc == -ENODATA && g->state_map.bytes == cis_state_bytes(CIS_STATE_LAYOUT_MAX, g->nr_pages)) {
-		cis_state_init(g->state_map.header, CIS_STATE_LAYOUT_MAX, g->nr_pages, g->engine->generation, &g->state_map);
-		return 0;
-	}
+	if (rc == -ENODATA)
+		rc = begin_state(g, err);
 	if (!rc && g->state_map.header->nr_pages != g->nr_pages)
 		rc = cis_fail(err, EBADMSG, "state memfd: of a guest of %llu pages, not %llu",
 			      (unsigned long long)g->state_map.header->nr_pages, (unsigned long long)g->nr_pages);

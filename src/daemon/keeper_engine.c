@@ -114,10 +114,15 @@ static int tell_quiesce(struct engine *e)
 	return r;
 }
 
+/* Not before the other one knows that it is let go: without a keeper it would go on, and two would serve. */
 static int tell_go(struct engine *e)
 {
-	uint64_t paused_ns = keeper_now(e->wire.k) - e->paused_ns;
+	struct cis_keeper *k = e->wire.k;
+	uint64_t paused_ns = keeper_now(k) - e->paused_ns;
 
+	for (unsigned i = 0; i < KEEPER_ENGINES; i++)
+		if (k->engines[i].wire.fd >= 0 && k->engines[i].due & DUE_LET_GO)
+			return 0; /* its wire is full, and is watched */
 	return tell_due(e, DUE_GO, &(struct cis_wire_msg){ .type = CIS_WIRE_GO, .arg = paused_ns });
 }
 
@@ -285,7 +290,7 @@ void engine_hear_out(struct engine *e)
 	engine_close(e);
 }
 
-static void flush(struct engine *e)
+void engine_flush(struct engine *e)
 {
 	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = &e->wire };
 	int r;
@@ -308,7 +313,7 @@ static void flush(struct engine *e)
 void engines_flush(struct cis_keeper *k)
 {
 	for (unsigned i = 0; i < KEEPER_ENGINES; i++)
-		flush(&k->engines[i]);
+		engine_flush(&k->engines[i]);
 }
 
 /* When it is only writable, there is nothing to take, and the loop goes on telling. */

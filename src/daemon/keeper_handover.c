@@ -211,6 +211,7 @@ static void commit(struct cis_keeper *k)
 
 	CIS_POINT(keeper_committing);
 	engine_let_go(old);
+	engine_flush(old);
 	old->kill_ns = keeper_now(k) + LEAVE_NS;
 	new->role = ENGINE_SERVES;
 	new->paused_ns = h->paused_ns;

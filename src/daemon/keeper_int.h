@@ -229,6 +229,7 @@ void engines_tell(struct cis_keeper *k, struct untold *u);
 void engines_untell(struct cis_keeper *k, struct untold *u);
 /** engines_flush() - tell all that is untold, as far as the wires take it. */
 void engines_flush(struct cis_keeper *k);
+void engine_flush(struct engine *e);
 int engine_send(struct engine *e, const struct cis_wire_msg *msg);
 /** engine_connect() - @e gets a wire (its own, also on failure), and everything is untold. */
 int engine_connect(struct cis_keeper *k, struct engine *e, int fd, enum engine_role role);

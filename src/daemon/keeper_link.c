@@ -108,7 +108,11 @@ static bool dispatch_succession(struct cis_keeper_link *link, const struct cis_w
 	else if (msg->type == CIS_WIRE_LET_GO && ops->let_go)
 		ops->let_go(link->ctx);
 	else if (msg->type == CIS_WIRE_GO && ops->go)
-		ops->go(link->ctx);
+		ops->go(link->ctx, msg->arg);
+	else if (msg->type == CIS_WIRE_RELEASED && ops->released)
+		ops->released(link->ctx, msg->id);
+	else if (msg->type == CIS_WIRE_UNLISTENED && ops->unlistened)
+		ops->unlistened(link->ctx, msg->id);
 	else if (msg->type == CIS_WIRE_EXECED && ops->execed)
 		ops->execed(link->ctx, (int)msg->error, why);
 	return false; /* or a newer keeper's: not for us */

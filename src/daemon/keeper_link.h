@@ -48,7 +48,10 @@ struct cis_keeper_link_ops {
 	void (*take)(void *ctx, int sections);
 	void (*resume)(void *ctx, int error, const char *why);
 	void (*let_go)(void *ctx);
-	void (*go)(void *ctx);
+	void (*go)(void *ctx, uint64_t paused_ns);
+	/* To a standby: what the engine that serves has given up. */
+	void (*released)(void *ctx, uint64_t conn);
+	void (*unlistened)(void *ctx, uint64_t listener);
 	void (*execed)(void *ctx, int error, const char *why);
 };
 

@@ -24,6 +24,7 @@ struct cis_request {
 	char *body;
 	size_t body_len;
 	bool too_large;
+	bool is_cut; /* hung up on without an answer: the client asks the next engine */
 
 	bool answered;
 	unsigned status;

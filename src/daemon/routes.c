@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "daemon/handover.h"
 #include "daemon/request.h"
 
 /* The body, or NULL after an answer. */
@@ -440,6 +441,21 @@ static void patch_config(struct cis_request *req, const char *id)
 	json_decref(body);
 }
 
+static void upgrade(struct cis_request *req, const char *id)
+{
+	static const char *const keys[] = { "exec", "keeper", NULL };
+	json_t *body = req->body_len ? body_of(req) : json_object();
+	const char *exec = NULL;
+	bool keeper = false;
+
+	(void)id;
+	if (!body)
+		return;
+	if (known_keys(req, body, keys) && get_path(req, body, "exec", &exec) && get_bool(req, body, "keeper", &keeper))
+		cis_handover_ask(req->engine, req, exec, keeper);
+	json_decref(body);
+}
+
 static const struct route {
 	const char *method, *path; /* {id} stands for one part */
 	void (*fn)(struct cis_request *req, const char *id);
@@ -454,6 +470,7 @@ static const struct route {
 	{ "GET", "/v1/health", health },
 	{ "GET", "/v1/metrics", metrics },
 	{ "PATCH", "/v1/config", patch_config },
+	{ "POST", "/v1/upgrade", upgrade },
 };
 
 /* Does @path fit @pattern?  The part that stands for {id} goes to @id. */
@@ -489,6 +506,10 @@ void cis_route(struct cis_request *req)
 			cis_request_refuse(req, "bad_request",
 					   "a guest's id is 1 to %d of A-Z a-z 0-9 _ . -, the first a letter or digit",
 					   CIS_GUEST_ID_MAX);
+			return;
+		}
+		if (req->engine->mode != CIS_ENGINE_SERVES && strcmp(req->method, "GET")) {
+			cis_request_refuse(req, "busy", "another engine is about to follow this one: ask again");
 			return;
 		}
 		routes[i].fn(req, id);

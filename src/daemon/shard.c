@@ -37,7 +37,7 @@ struct cis_seat {
 	int uffd;
 	struct cis_layers *layers;
 	enum cis_fill fill, told;
-	bool detach, record, adopted, sitting, leaving, is_timed, is_stirred;
+	bool detach, record, adopted, sitting, leaving, pausing, paused, is_timed, is_stirred;
 	unsigned jobs_out;
 	void (*notice)(void *notice);
 	void *ctx;
@@ -232,11 +232,25 @@ static void leave_now(struct cis_seat *seat)
 	notify(seat, &(struct cis_notice){ .type = CIS_NOTICE_LEFT });
 }
 
+static void pause_now(struct cis_seat *seat)
+{
+	if (seat->paused || !cis_pager_pause(seat->pager))
+		return; /* or a job or a read is still out, and comes back here */
+	if (seat->sitting)
+		epoll_ctl(seat->shard->epoll, EPOLL_CTL_DEL, seat->uffd, NULL);
+	seat->paused = true;
+	notify(seat, &(struct cis_notice){ .type = CIS_NOTICE_PAUSED });
+}
+
 /* After anything that moved the pager. */
 static void settle(struct cis_seat *seat)
 {
 	if (seat->leaving) {
 		leave_now(seat);
+		return;
+	}
+	if (seat->pausing) {
+		pause_now(seat);
 		return;
 	}
 	hand_out(seat);
@@ -247,7 +261,7 @@ static void settle(struct cis_seat *seat)
 static void serve(struct cis_seat *seat)
 {
 	cis_awake_touch(seat->shard->awake);
-	for (int turn = 0; turn < TURNS && cis_pager_run(seat->pager); turn++)
+	for (int turn = 0; turn < TURNS && !seat->pausing && cis_pager_run(seat->pager); turn++)
 		;
 	settle(seat);
 }
@@ -479,6 +493,38 @@ static void leave(void *arg)
 void cis_seat_leave(struct cis_seat *seat)
 {
 	cis_mailbox_post(&seat->shard->box, leave, seat);
+}
+
+static void pause_seat(void *arg)
+{
+	struct cis_seat *seat = arg;
+
+	seat->pausing = true;
+	untime(seat);
+	settle(seat);
+}
+
+void cis_seat_pause(struct cis_seat *seat)
+{
+	cis_mailbox_post(&seat->shard->box, pause_seat, seat);
+}
+
+static void resume(void *arg)
+{
+	struct cis_seat *seat = arg;
+
+	if (seat->leaving || !seat->pausing)
+		return;
+	if (seat->paused && seat->sitting)
+		watch(seat->shard, seat->uffd, seat);
+	seat->pausing = seat->paused = false;
+	cis_pager_resume(seat->pager);
+	serve(seat);
+}
+
+void cis_seat_resume(struct cis_seat *seat)
+{
+	cis_mailbox_post(&seat->shard->box, resume, seat);
 }
 
 void cis_seat_destroy(struct cis_seat *seat)

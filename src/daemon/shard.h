@@ -35,6 +35,7 @@ enum cis_notice_type {
 	CIS_NOTICE_RECOVERED, /* all pages that somebody waited for have come */
 	CIS_NOTICE_GONE,   /* its address space is no more */
 	CIS_NOTICE_LEFT,   /* after cis_seat_leave(): the seat may be destroyed */
+	CIS_NOTICE_PAUSED, /* after cis_seat_pause(): nothing of it is in flight */
 };
 
 /** struct cis_notice - for the control thread, which frees it */
@@ -76,6 +77,13 @@ int cis_seat_create(struct cis_shard *shard, const struct cis_seat_opts *opts, s
 void cis_seat_sit(struct cis_seat *seat);
 /** cis_seat_leave() - serve no more; CIS_NOTICE_LEFT follows when nothing is in flight. */
 void cis_seat_leave(struct cis_seat *seat);
+/**
+ * cis_seat_pause() - stand still, so that another engine may take over; CIS_NOTICE_PAUSED follows
+ *
+ * The guest's state does not change then until cis_seat_resume().  It may leave meanwhile.
+ */
+void cis_seat_pause(struct cis_seat *seat);
+void cis_seat_resume(struct cis_seat *seat);
 /** cis_seat_destroy() - never sat down, or has left. */
 void cis_seat_destroy(struct cis_seat *seat);
 

@@ -4,7 +4,8 @@ import json
 import socketserver
 import threading
 
-CODES = {"bad_request": 400, "not_found": 404, "bad_method": 405, "exists": 409, "wrong_state": 409, "timeout": 504}
+CODES = {"bad_request": 400, "not_found": 404, "bad_method": 405, "exists": 409, "wrong_state": 409,
+         "upgrade_failed": 500, "timeout": 504}
 
 
 class Refused(Exception):
@@ -78,9 +79,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         path, _, query = path.partition("?")
         parts = path.strip("/").split("/")
         if parts == ["v1", "health"]:
-            return 200, {"status": "ok", "version": "0.1.0"}
+            return 200, {"status": "ok", "version": "0.1.0", "engine_pid": 815, "engine": 2}
         if parts == ["v1", "guests"]:
             return 200, {"guests": [self.guests.all[name] for name in sorted(self.guests.all)]}
+        if parts == ["v1", "upgrade"]:
+            return self.upgrade(body)
         if parts[:2] != ["v1", "guests"]:
             raise Refused("not_found", "%s: no such path" % path)
         routes = {("PUT", 3): lambda: self.guests.put(parts[2], body),
@@ -89,6 +92,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
                   ("GET", 4): lambda: self.guests.wait(parts[2], query),
                   ("PUT", 4): lambda: self.guests.record(parts[2], body)}
         return routes[(method, len(parts))]()
+
+    def upgrade(self, spec):
+        if spec.get("exec") == "/bin/false":
+            raise Refused("upgrade_failed", "the new engine ended with status 1 before it was ready")
+        if spec.get("keeper"):
+            return 200, {"keeper_pid": 811}
+        return 200, {"from": {"version": "0.1.0", "pid": 812, "engine": 1}, "to": {"version": "0.2.0"}, "blackout_ms": 4.125}
 
     def handle_any(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -105,7 +115,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if data:
             self.wfile.write(data)
 
-    do_GET = do_PUT = do_DELETE = do_PATCH = handle_any
+    do_GET = do_PUT = do_POST = do_DELETE = do_PATCH = handle_any
 
     def log_message(self, *args):
         pass

@@ -12,7 +12,9 @@ KINDS = ((), ("--memory", "memfd"), ("--memory", "memfd", "--minor", "--populate
 
 def put(daemon, guest, image, **keys):
     """Expected, whether an engine that was killed heard of it or not."""
-    status, answer = daemon.insist("PUT", "/v1/guests/" + guest, {"image": image, **keys})
+    status = 503
+    while status == 503: # one engine follows another
+        status, answer = daemon.insist("PUT", "/v1/guests/" + guest, {"image": image, **keys})
     if status == 409:
         status, answer = daemon.insist("GET", "/v1/guests/" + guest)
     assert status in (200, 201), (status, answer)
@@ -42,8 +44,10 @@ class Crowd:
         kind = self.kinds[number % len(self.kinds)]
         sock = put(self.daemon, name, self.image, fill=source.choice(("none", "none", "hot", "all")))
         half = self.pages // 2
+        writes = "&write:%d-%d" % (half, half + half // 8)
+        storms = ("", "") if "--populate" in kind else ("&storm:%d," % (self.pages // 8), ",storm:10,read")
         guest = Guest(self.daemon, sock, "--expect", self.memory, "--threads", "3", "--order", "random", "--seed", str(number + 1), *kind,
-                      do="&read,&write:%d-%d,&storm:%d,join,verify,storm:10,read" % (half, half + half // 8, self.pages // 8))
+                      do="&read," + storms[0] + writes + ",join,verify" + storms[1])
         report = guest.end()
         if report is None or report["wrong_pages"] or report["poisoned"]:
             self.wrong.append((name, kind, report, guest.said))

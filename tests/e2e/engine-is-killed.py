@@ -160,14 +160,14 @@ def states_and_figures_stay(daemon):
     shown = daemon.wait("a", "independent")
     kill(daemon)
     again = daemon.wait("a", "independent")
-    for key in ("id", "state", "socket", "image", "image_id", "kind", "policy", "fill", "pid", "regions", "pages"):
+    for key in ("id", "state", "socket", "image", "image_id", "kind", "policy", "fill", "pid", "regions", "pages", "faults"):
         assert again[key] == shown[key], (key, shown, again)
     guest.do("verify")
     expect(guest.end(), wrong_pages=0, poisoned=0)
 
 
 TESTS = [guests_go_on, the_expected_are_expected, an_expected_guest_waits_for_its_image,
-         a_guest_without_its_image_waits, whoever_ends_meanwhile_is_gone, who_waits_waits_on,
+         a_guest_without_its_image_waits, whoever_ends_meanwhile_is_gone, recordings_go_on, who_waits_waits_on,
          clients_hear_once_that_they_are_served, states_and_figures_stay]
 for test in TESTS:
     test.said = ("engine was ended",)
