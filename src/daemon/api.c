@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/log.h"
 #include "daemon/request.h"
 #include "os/sock.h"
@@ -44,6 +45,8 @@ static void stop_waiting(struct cis_request *req)
 		return;
 	if (req->engine->handover.asked == req)
 		req->engine->handover.asked = NULL;
+	if (req->engine->drain_asked == req)
+		req->engine->drain_asked = NULL;
 	*req->prev = req->next;
 	if (req->next)
 		req->next->prev = req->prev;
@@ -80,17 +83,18 @@ void cis_request_answer(struct cis_request *req, unsigned status, json_t *json)
 
 void cis_request_refuse(struct cis_request *req, const char *code, const char *fmt, ...)
 {
-	char text[512];
+	_cleanup_free_ char *text = NULL;
 	unsigned status = 500;
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
+	if (vasprintf(&text, fmt, ap) < 0)
+		text = NULL;
 	va_end(ap);
 	for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
 		if (!strcmp(codes[i].code, code))
 			status = codes[i].status;
-	cis_request_answer(req, status, json_pack("{s:{s:s, s:s}}", "error", "code", code, "message", text));
+	cis_request_answer(req, status, json_pack("{s:{s:s, s:s}}", "error", "code", code, "message", text ? text : "out of memory"));
 }
 
 void cis_request_error(struct cis_request *req, int rc, const struct cis_error *err)
@@ -441,7 +445,11 @@ void cis_api_run(struct cis_api *api)
 
 	for (; req; req = next) {
 		next = req->next;
-		if (req->until_ns && req->until_ns <= now)
+		if (!req->until_ns || req->until_ns > now)
+			continue;
+		if (req->timed_out)
+			req->timed_out(req);
+		else
 			cis_request_refuse(req, "timeout", "guest %s is %s still", req->guest->id,
 					   cis_guest_state_name(req->guest->state));
 	}

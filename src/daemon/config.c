@@ -12,7 +12,7 @@
 #include "pager/state.h"
 #include "store/layers.h"
 
-enum type { PATH, WORD, LAYERS, NUMBER, YES_NO, LEVEL };
+enum type { PATH, WORD, LAYERS, NUMBER, YES_NO, DRAIN_WAIT, LEVEL };
 
 static const struct key {
 	const char *name;
@@ -31,6 +31,7 @@ static const struct key {
 	{ "store_deadline_ms", NUMBER, offsetof(struct cis_config, store_deadline_ms), 3600000 },
 	{ "handshake_ms", NUMBER, offsetof(struct cis_config, handshake_ms), 3600000 },
 	{ "upgrade_ms", NUMBER, offsetof(struct cis_config, upgrade_ms), 3600000 },
+	{ "stop", DRAIN_WAIT, offsetof(struct cis_config, stop_drains), 0 },
 	{ "state_layout", NUMBER, offsetof(struct cis_config, state_layout), CIS_STATE_LAYOUT_MAX },
 	{ "awake_ms", NUMBER, offsetof(struct cis_config, awake_ms), 3600000 },
 	{ "user", WORD, offsetof(struct cis_config, user), 0 },
@@ -51,7 +52,7 @@ void cis_config_init(struct cis_config *c)
 		.control = strdup("/run/cistern/control.sock"), .traces = strdup("/var/lib/cistern/traces"),
 		.images = strdup("/var/lib/cistern/images"), .store_layers = strdup(""), .user = strdup(""), .guests = 4096,
 		.tries = 4, .store_deadline_ms = 10000, .handshake_ms = 10000, .upgrade_ms = 10000, .awake_ms = 100, .harden = true,
-		.neighbours = true, .detach = true, .log_level = CIS_LOG_INFO,
+		.stop_drains = true, .neighbours = true, .detach = true, .log_level = CIS_LOG_INFO,
 	};
 }
 
@@ -118,6 +119,11 @@ static int set(struct cis_config *c, const struct key *key, const char *value, s
 		return set_layers(at, key->name, value, err);
 	case NUMBER:
 		return set_number(at, key, value, err);
+	case DRAIN_WAIT:
+		if (strcmp(value, "drain") && strcmp(value, "wait"))
+			return cis_fail(err, EINVAL, "%s: '%s' is neither drain nor wait", key->name, value);
+		*(bool *)at = !strcmp(value, "drain");
+		return 0;
 	case YES_NO:
 		if (strcmp(value, "yes") && strcmp(value, "no"))
 			return cis_fail(err, EINVAL, "%s: '%s' is neither yes nor no", key->name, value);

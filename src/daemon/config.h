@@ -21,6 +21,7 @@ struct cis_config {
 	unsigned store_deadline_ms; /* store_deadline_ms = N: so long a read that fails is tried again, before it */
 	unsigned handshake_ms; /* handshake_ms = N: a handshake that is not complete by then is refused */
 	unsigned upgrade_ms; /* upgrade_ms = N: a hand-over of which a step takes longer is given up */
+	bool stop_drains;   /* stop = drain|wait: fill guests wholly and let them go, or wait for them to end */
 	unsigned state_layout; /* state_layout = N: of what engines leave to each other; 0: the newest */
 	unsigned awake_ms;  /* awake_ms = N: keep CPUs from idling deeply that long after a guest's last fault; 0: never */
 	char *user;	    /* user = NAME: whom the engine becomes; empty: it stays who it is */

@@ -84,6 +84,8 @@ struct cis_engine {
 	struct cis_image_use *images;
 	size_t nr_images;
 	struct cis_pager_stats past; /* of all guests that are forgotten */
+	struct cis_request *drain_asked; /* who waits for all guests to be independent, or NULL */
+	bool drain_stop;		 /* each is let go as soon as it is */
 	uint64_t next_serial;
 	uint64_t generation;
 	uint64_t takeover_ns; /* what taking over took, of what this engine did itself */

@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "daemon/drain.h"
 #include "daemon/events.h"
 #include "daemon/guest_int.h"
 #include "daemon/request.h"
@@ -381,6 +382,8 @@ int cis_guest_record_start(struct cis_guest *g, struct cis_error *err)
 			return cis_fail(err, -rc, "guest %s: %s", g->id,
 					rc == -EALREADY ? "is being recorded already" : strerror(-rc));
 		drop_trace(g);
+		g->record = true;
+		cis_guest_note_changed(g);
 		cis_guest_filled(g, CIS_FILL_NONE); /* the fill pauses, and who waits for it would touch nothing */
 	}
 	cis_events_guest(g->engine->events, "record.started", g);
@@ -410,6 +413,7 @@ int cis_guest_record_stop(struct cis_guest *g, const char *path, uint64_t *ret_p
 	if (rc)
 		return rc;
 	g->record = false;
+	cis_guest_note_changed(g);
 	memcpy(trace.image_id, g->image_id, sizeof(trace.image_id));
 	rc = cis_trace_save(path, &trace, err);
 	if (rc) { /* kept, so that another path may be tried */
@@ -504,4 +508,5 @@ void cis_guest_tick(struct cis_engine *e)
 			return; /* the table may have changed; the others next time */
 		}
 	}
+	cis_drain_look(e);
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "daemon/drain.h"
 #include "daemon/events.h"
 #include "daemon/guest_int.h"
 #include "daemon/handover.h"
@@ -398,6 +399,8 @@ static void on_stop(void *ctx)
 
 	cis_log(CIS_LOG_INFO, "stopping: no new guests");
 	stop_expecting(e, "the daemon was stopped");
+	if (e->config->stop_drains)
+		cis_drain_stop(e);
 }
 
 static void on_lost(void *ctx)

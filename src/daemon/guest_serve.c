@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "daemon/drain.h"
 #include "daemon/events.h"
 #include "daemon/guest_int.h"
 #include "daemon/handover.h"
@@ -200,6 +201,7 @@ static void left(struct cis_guest *g)
 	cis_guest_pages(g, g->last_pages);
 	cis_guest_bury(g);
 	cis_handover_left(e, was_paused);
+	cis_drain_look(e);
 }
 
 static void notice(void *arg)
@@ -211,6 +213,8 @@ static void notice(void *arg)
 	case CIS_NOTICE_FILLED:
 		if (!g->leaving)
 			cis_guest_filled(g, n->level);
+		if (n->level == CIS_FILL_ALL)
+			cis_drain_look(g->engine);
 		break;
 	case CIS_NOTICE_FAILED:
 		page_failed(g, n);

@@ -37,6 +37,7 @@ struct cis_request {
 	enum cis_guest_state want;
 	bool is_put;
 	uint64_t until_ns;
+	void (*timed_out)(struct cis_request *req); /* NULL: it waits for its guest's state */
 	struct cis_listener *listener; /* an event stream */
 	struct cis_request *next, **prev; /* all waiting ones */
 };

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "daemon/drain.h"
 #include "daemon/handover.h"
 #include "daemon/request.h"
 
@@ -456,6 +457,19 @@ static void upgrade(struct cis_request *req, const char *id)
 	json_decref(body);
 }
 
+static void drain(struct cis_request *req, const char *id)
+{
+	const char *timeout = query(req, "timeout_ms");
+	char *end = NULL;
+	unsigned long ms = timeout ? strtoul(timeout, &end, 10) : 0;
+
+	(void)id;
+	if (timeout && (*end || end == timeout))
+		cis_request_refuse(req, "bad_request", "drain wants a number as timeout_ms");
+	else
+		cis_drain_ask(req->engine, req, ms < WAIT_MAX_MS ? ms : WAIT_MAX_MS);
+}
+
 static const struct route {
 	const char *method, *path; /* {id} stands for one part */
 	void (*fn)(struct cis_request *req, const char *id);
@@ -471,6 +485,7 @@ static const struct route {
 	{ "GET", "/v1/metrics", metrics },
 	{ "PATCH", "/v1/config", patch_config },
 	{ "POST", "/v1/upgrade", upgrade },
+	{ "POST", "/v1/drain", drain },
 };
 
 /* Does @path fit @pattern?  The part that stands for {id} goes to @id. */

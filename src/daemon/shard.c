@@ -482,6 +482,28 @@ void cis_seat_sit(struct cis_seat *seat)
 	cis_mailbox_post(&seat->shard->box, sit, seat);
 }
 
+struct fill {
+	struct cis_seat *seat;
+	enum cis_fill fill;
+};
+
+static void fill(void *arg)
+{
+	struct fill *f = arg;
+
+	f->seat->fill = f->fill;
+	f->seat->detach |= f->fill == CIS_FILL_ALL;
+	cis_pager_fill(f->seat->pager, f->fill);
+	settle(f->seat);
+}
+
+void cis_seat_fill(struct cis_seat *seat, enum cis_fill level)
+{
+	struct fill f = { seat, level };
+
+	cis_mailbox_call(&seat->shard->box, fill, &f);
+}
+
 static void leave(void *arg)
 {
 	struct cis_seat *seat = arg;

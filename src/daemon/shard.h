@@ -75,6 +75,8 @@ int cis_seat_create(struct cis_shard *shard, const struct cis_seat_opts *opts, s
 		    struct cis_error *err);
 /** cis_seat_sit() - serve from now on. */
 void cis_seat_sit(struct cis_seat *seat);
+/** cis_seat_fill() - further than it was asked to; wholly means that it is detached then. */
+void cis_seat_fill(struct cis_seat *seat, enum cis_fill fill);
 /** cis_seat_leave() - serve no more; CIS_NOTICE_LEFT follows when nothing is in flight. */
 void cis_seat_leave(struct cis_seat *seat);
 /**

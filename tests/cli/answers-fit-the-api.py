@@ -205,6 +205,8 @@ def main():
             d.call("POST", "/v1/upgrade", {"exec": "relative"}, 400, "bad_request")
             d.call("POST", "/v1/upgrade", {"exec": "/bin/false"}, 500, "upgrade_failed")
             d.call("POST", "/v1/upgrade", {"speed": 1}, 400, "bad_request")
+            d.call("POST", "/v1/drain?timeout_ms=x", None, 400, "bad_request")
+            d.call("POST", "/v1/drain", None, 200)
             refusals(d, folder)
             expected_guest(d, folder)
             running_guest(d, folder, fakevmm)

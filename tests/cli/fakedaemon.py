@@ -82,6 +82,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return 200, {"status": "ok", "version": "0.1.0", "engine_pid": 815, "engine": 2}
         if parts == ["v1", "guests"]:
             return 200, {"guests": [self.guests.all[name] for name in sorted(self.guests.all)]}
+        if parts == ["v1", "drain"] and query:
+            raise Refused("timeout", "guest web-1: 3 of 2048 pages are not there yet")
+        if parts == ["v1", "drain"]:
+            return 200, {"drained": ["web-1", "web-2"]}
         if parts == ["v1", "upgrade"]:
             return self.upgrade(body)
         if parts[:2] != ["v1", "guests"]:

@@ -25,6 +25,14 @@ $ cistern upgrade --exec /bin/false
 ! cistern upgrade: the new engine ended with status 1 before it was ready
 ? 1
 
+$ cistern drain
+web-1
+web-2
+
+$ cistern drain --timeout 2
+! cistern drain: guest web-1: 3 of 2048 pages are not there yet
+? 1
+
 $ cat requests
 POST /v1/upgrade {}
 GET /v1/health
@@ -32,3 +40,5 @@ POST /v1/upgrade {"exec":"/usr/bin/cisternd"}
 GET /v1/health
 POST /v1/upgrade {"keeper":true}
 POST /v1/upgrade {"exec":"/bin/false"}
+POST /v1/drain
+POST /v1/drain?timeout_ms=2000
