@@ -72,6 +72,9 @@ void cis_guest_close(struct cis_guest *g);
 /** cis_guest_note_changed() - tell the keeper, for the engine that follows. */
 void cis_guest_note_changed(struct cis_guest *g);
 
+/** cis_guest_note_acked() - likewise, and tell its client that it may run. */
+void cis_guest_note_acked(struct cis_guest *g);
+
 /* guest_link.c */
 
 /** cis_guest_advance() - do what its connection is ready for; the engine serves.  It may be freed. */

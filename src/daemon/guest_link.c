@@ -57,15 +57,10 @@ static void fail(struct cis_guest *g, const struct cis_error *err)
 
 void cis_guest_filled(struct cis_guest *g, enum cis_fill level)
 {
-	bool first = !g->acked;
-
-	g->acked = true;
+	if (!g->acked)
+		cis_guest_note_acked(g);
 	if (g->state < CIS_GUEST_FILLED)
 		cis_guest_move(g, CIS_GUEST_FILLED);
-	else if (first)
-		cis_guest_note_changed(g);
-	if (first && cis_handshake_layout(g->conn->hs)->ack)
-		cis_keeper_link_ack(g->engine->link, g->conn->id);
 	if (level == CIS_FILL_ALL)
 		cis_guest_move(g, CIS_GUEST_INDEPENDENT);
 }

@@ -317,16 +317,27 @@ int cis_guest_seat(struct cis_guest *g, struct cis_error *err)
 	return cis_seat_create(cis_engine_shard(e), &opts, &g->seat, err);
 }
 
-void cis_guest_note_changed(struct cis_guest *g)
+static void note(struct cis_guest *g, bool ack)
 {
 	char *text;
 
 	if (!g->conn || !g->engine->has_keeper)
 		return;
 	text = cis_guest_note_text(g);
-	if (!text || cis_keeper_link_note(g->engine->link, g->conn->id, text, strlen(text)))
+	if (!text || cis_keeper_link_note(g->engine->link, g->conn->id, text, ack))
 		cis_log(CIS_LOG_ERROR, "guest=%s: cannot be noted; an engine that follows will know it as it was", g->id);
 	free(text);
+}
+
+void cis_guest_note_changed(struct cis_guest *g)
+{
+	note(g, false);
+}
+
+void cis_guest_note_acked(struct cis_guest *g)
+{
+	g->acked = true;
+	note(g, cis_handshake_layout(g->conn->hs)->ack);
 }
 
 void cis_guest_begin(struct cis_guest *g)

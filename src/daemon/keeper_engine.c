@@ -205,6 +205,14 @@ static void engine_is_ready(struct cis_keeper *k)
 	keep_say(k, "READY=1\nSTATUS=serving");
 }
 
+static void note_and_say(struct conn *c, struct engine *e, const struct cis_wire_msg *msg)
+{
+	size_t say = msg->arg < msg->body_len ? (size_t)msg->arg : 0, len = msg->body_len - say;
+
+	conn_note(c, e, msg->body, len);
+	conn_say(c, (const char *)msg->body + len, say);
+}
+
 /* A connection that is not known any more was released while the request was on its way. */
 static void obey_serving(struct cis_keeper *k, struct engine *e, struct cis_wire_msg *msg)
 {
@@ -225,7 +233,7 @@ static void obey_serving(struct cis_keeper *k, struct engine *e, struct cis_wire
 	else if (c && msg->type == CIS_WIRE_STATE)
 		conn_make_state(c, msg->arg);
 	else if (c && msg->type == CIS_WIRE_NOTE)
-		conn_note(c, e, msg->body, msg->body_len);
+		note_and_say(c, e, msg);
 	else if (c && msg->type == CIS_WIRE_SAY)
 		conn_say(c, msg->body, msg->body_len < CIS_WIRE_SAY_MAX ? msg->body_len : CIS_WIRE_SAY_MAX);
 	else if (c && msg->type == CIS_WIRE_RELEASE)

@@ -212,22 +212,24 @@ int cis_keeper_link_state(struct cis_keeper_link *link, uint64_t conn, uint64_t 
 	return ask_plain(link, CIS_WIRE_STATE, conn, bytes);
 }
 
-int cis_keeper_link_note(struct cis_keeper_link *link, uint64_t conn, const void *note, size_t len)
+int cis_keeper_link_note(struct cis_keeper_link *link, uint64_t conn, const char *note, bool ack)
 {
-	if (len > CIS_WIRE_NOTE_MAX)
+	struct cis_wire_msg msg = { .type = CIS_WIRE_NOTE, .id = conn, .arg = ack, .body_len = strlen(note) + ack };
+	char body[CIS_WIRE_NOTE_MAX + 1];
+
+	if (msg.body_len > CIS_WIRE_NOTE_MAX)
 		return -E2BIG;
-	return ask(link, &(struct cis_wire_msg){ .type = CIS_WIRE_NOTE, .id = conn, .body = note, .body_len = len });
+	memcpy(body, note, msg.body_len);
+	if (ack)
+		body[msg.body_len - 1] = 'k';
+	msg.body = body;
+	return ask(link, &msg);
 }
 
 static int say(struct cis_keeper_link *link, uint64_t conn, const char *text)
 {
 	return ask(link, &(struct cis_wire_msg){
 				 .type = CIS_WIRE_SAY, .id = conn, .body = text, .body_len = strlen(text) });
-}
-
-int cis_keeper_link_ack(struct cis_keeper_link *link, uint64_t conn)
-{
-	return say(link, conn, "k");
 }
 
 int cis_keeper_link_refuse(struct cis_keeper_link *link, uint64_t conn, const char *why)

@@ -81,12 +81,11 @@ int cis_keeper_link_state(struct cis_keeper_link *link, uint64_t conn, uint64_t 
 
 /**
  * cis_keeper_link_note() - what the keeper keeps with a connection for the engine's successor
+ * @ack: tell the client, who asked for it, that its guest is served ("k"); the note says that it was told
  *
  * Return: 0, -E2BIG, -EPIPE.
  */
-int cis_keeper_link_note(struct cis_keeper_link *link, uint64_t conn, const void *note, size_t len);
-/** cis_keeper_link_ack() - tell a client that asked for it that its guest is served: "k". */
-int cis_keeper_link_ack(struct cis_keeper_link *link, uint64_t conn);
+int cis_keeper_link_note(struct cis_keeper_link *link, uint64_t conn, const char *note, bool ack);
 /** cis_keeper_link_refuse() - tell such a client why not ("e" and the text), and release the connection. */
 int cis_keeper_link_refuse(struct cis_keeper_link *link, uint64_t conn, const char *why);
 int cis_keeper_link_release(struct cis_keeper_link *link, uint64_t conn);

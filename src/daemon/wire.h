@@ -19,7 +19,9 @@
  *	LISTEN		id listener; body struct cis_wire_listen
  *	UNLISTEN	id listener: close and remove the socket; its connections stay
  *	STATE		id connection, arg bytes: make its state memfd
- *	NOTE		id connection, body: keep these bytes with it for the engine's successor, instead of earlier ones
+ *	NOTE		id connection, body: keep these bytes with it for the engine's successor, instead of earlier ones;
+ *			but its last arg bytes are sent to the client once the others are kept: so an engine that dies has
+ *			either said it and noted that, or neither
  *	SAY		id connection, body: send these bytes to the client
  *	RELEASE		id connection: forget it and close all that it has
  *	READY		serving; from a standby: arg 1, all that was replayed is valid; arg 2, all of TAKE is, too

@@ -420,7 +420,7 @@ static void serve(struct seen *s)
 	r = cis_uffd_copy(s->fds[0], page, content, 4096, &done);
 	assert_true(!r || r == -EEXIST || r == -ESRCH);
 	assert_true(cis_is_uffd(s->fds[0]) && !cis_is_uffd(s->fds[1]));
-	cis_keeper_link_ack(eng.link, s->id);
+	cis_keeper_link_note(eng.link, s->id, "note", true);
 	s->served = true;
 }
 
@@ -432,7 +432,7 @@ static void act(void)
 		if (s->released)
 			continue;
 		if (s->len == 8 && s->state_fd < 0 && !s->asked) {
-			cis_keeper_link_note(eng.link, s->id, "note", 4);
+			cis_keeper_link_note(eng.link, s->id, "note", false);
 			cis_keeper_link_state(eng.link, s->id, STATE);
 			s->asked = true;
 		}

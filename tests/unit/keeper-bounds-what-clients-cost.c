@@ -221,7 +221,7 @@ static bool is_refused(const char *path, uid_t uid)
 		if (poll(&p, 1, 10) == 1)
 			cis_keeper_link_run(rig.link, 1);
 		if (rig.nr_conns > before)
-			assert_int_equal(cis_keeper_link_ack(rig.link, rig.conns[before].id), 0);
+			assert_int_equal(cis_keeper_link_note(rig.link, rig.conns[before].id, "{}", true), 0);
 	}
 	assert_true(WIFEXITED(status) && WEXITSTATUS(status) < 2);
 	return WEXITSTATUS(status);

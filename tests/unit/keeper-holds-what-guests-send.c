@@ -54,7 +54,7 @@ static void test_cut_stream_arrives_whole(void **state)
 	assert_true(s->pidfd >= 0);
 	assert_int_equal(rig_fds("memfd:from-guest"), held + 2);
 
-	assert_int_equal(cis_keeper_link_ack(rig.link, s->id), 0);
+	assert_int_equal(cis_keeper_link_note(rig.link, s->id, "{}", true), 0);
 	assert_int_equal(recv(client, &byte, 1, 0), 1);
 	assert_int_equal(byte, 'k');
 	shutdown(client, SHUT_WR);
@@ -158,7 +158,7 @@ static void test_state_memory_is_held_and_sealed(void **state)
 static void test_requests_for_what_is_gone_do_nothing(void **state)
 {
 	assert_int_equal(cis_keeper_link_state(rig.link, 4711, 4096), 0);
-	assert_int_equal(cis_keeper_link_ack(rig.link, 4711), 0);
+	assert_int_equal(cis_keeper_link_note(rig.link, 4711, "{}", true), 0);
 	assert_int_equal(cis_keeper_link_release(rig.link, 4711), 0);
 	assert_int_equal(cis_keeper_link_unlisten(rig.link, 4711), 0);
 	rig_barrier();
