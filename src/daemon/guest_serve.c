@@ -37,12 +37,32 @@ int cis_guest_open_image(struct cis_guest *g, struct cis_error *err)
 	return 0;
 }
 
+/*
+ * What is decoded in place lies in the file before it is whole and verified.  The kernel keeps guests from it only where minor
+ * faults are watched, and nothing in a handshake says so: it is done here, and changes nothing where it was done already.
+ */
+static int watch_minor(struct cis_guest *g, struct cis_error *err)
+{
+	const struct cis_guest_layout *layout = cis_handshake_layout(g->conn->hs);
+
+	for (size_t i = 0; i < layout->nr_regions; i++) {
+		int rc = cis_uffd_register(g->memory.uffd, layout->regions[i].hva, layout->regions[i].bytes,
+					   UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR);
+
+		if (rc)
+			return cis_fail(err, EPROTO, "region %zu cannot be watched for minor faults, which memory needs that is filled in "
+					"place: %s (UFFD_FEATURE_MINOR_SHMEM)", i, strerror(-rc));
+	}
+	return 0;
+}
+
 /* Decided once, when nothing has been installed: afterwards one could not tell. */
 static int choose_way(struct cis_guest *g, struct cis_error *err)
 {
 	const uint64_t minor = UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_MINOR_HUGETLBFS;
 	bool copied = g->memory.kind == CIS_KIND_SHARED && !cis_handshake_layout(g->conn->hs)->allocated;
 	struct stat st;
+	int rc;
 
 	g->in_place = false;
 	if (g->memory.memfd < 0)
@@ -57,8 +77,9 @@ static int choose_way(struct cis_guest *g, struct cis_error *err)
 				"it for minor faults, or hand over an empty one");
 	if (g->memory.can_shrink)
 		return cis_fail(err, EPERM, "the memfd cannot be sealed against shrinking, so it cannot be filled in place");
-	g->in_place = true;
-	return 0;
+	rc = watch_minor(g, err);
+	g->in_place = !rc;
+	return rc;
 }
 
 int cis_guest_accept(struct cis_guest *g, struct cis_error *err)

@@ -102,6 +102,31 @@ def canaries_stay_in_their_guests(daemon):
         expect(guest.end(), wrong_pages=0, poisoned=0)
 
 
+def flags_of(pid, size):
+    """VmFlags of the mappings of that size (kB) of a process."""
+    found, kb = [], 0
+    with open("/proc/%d/smaps" % pid) as file:
+        for line in file:
+            if line.startswith("Size:"):
+                kb = int(line.split()[1])
+            elif line.startswith("VmFlags:") and kb == size:
+                found.append(line.split()[1:])
+    return found
+
+
+def what_is_filled_in_place_is_watched_for_minor_faults(daemon):
+    """Else a guest would see pages of its base before they are whole, or those that a dead engine was at; this monitor asks for missing
+    pages only."""
+    memory, image = make_image(daemon)
+    guest = Guest(daemon, daemon.put("a", image, fill="none"), "--client", "--memory", "private", "--expect", memory, do="-")
+    guest.do("read:0-9")
+    watched = [flags for flags in flags_of(guest.process.pid, rig.PAGES * rig.PAGE // 1024) if "um" in flags]
+    assert watched and all("ui" in flags for flags in watched), watched
+    guest.do("read")
+    expect(guest.end(), wrong_pages=0)
+
+
 if __name__ == "__main__":
     rig.run([the_engine_has_given_up_what_it_does_not_need, it_serves_as_somebody_else, hardening_can_be_left_out,
-             only_root_and_the_daemon_may_ask, canaries_stay_in_their_guests], sys.argv[1])
+             only_root_and_the_daemon_may_ask, canaries_stay_in_their_guests,
+             what_is_filled_in_place_is_watched_for_minor_faults], sys.argv[1])
