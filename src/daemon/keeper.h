@@ -11,7 +11,7 @@
  * marked as not told, and the marks are the queue, so its memory is what it holds and no more.
  *
  * When the engine has ended (all its threads: its pidfd says so), another is started at once; when engines die
- * again and again, after pauses that double up to a second, for ever while guests are held.
+ * again and again, after pauses that double up to a tenth of a second, for ever while guests are held.
  *
  * It ends: on SIGTERM or SIGINT, as soon as no guest is left and the engine, which is told to stop,
  * has ended; and without a signal when no guest is held and no engine ever served, so that a wrong

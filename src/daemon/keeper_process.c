@@ -19,7 +19,7 @@
 #define OOM_KEEPER   (-900)
 #define STABLE_NS    10000000000ull /* an engine that lived as long is not one that dies again and again */
 #define PAUSE_MIN_NS 10000000ull
-#define PAUSE_MAX_NS 1000000000ull
+#define PAUSE_MAX_NS 100000000ull
 
 static void oom_set(int score)
 {
