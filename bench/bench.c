@@ -26,6 +26,7 @@ static void pin(struct bench *b)
 	const char *wish = getenv("BENCH_CPU");
 	cpu_set_t set;
 
+	sched_getaffinity(0, sizeof(b->allowed), &b->allowed);
 	b->cpu = wish ? atoi(wish) : last_cpu();
 	CPU_ZERO(&set);
 	if (b->cpu >= 0 && b->cpu < CPU_SETSIZE)
@@ -51,6 +52,11 @@ void bench_open(struct bench *b, const char *name)
 		}
 	}
 	printf("bench %s, CPU %d%s\n", name, b->cpu, b->quick ? ", quick: figures mean little" : "");
+}
+
+void bench_unpin(struct bench *b)
+{
+	sched_setaffinity(0, sizeof(b->allowed), &b->allowed);
 }
 
 void bench_close(struct bench *b)

@@ -11,6 +11,7 @@
 #ifndef CIS_BENCH_BENCH_H
 #define CIS_BENCH_BENCH_H
 
+#include <sched.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -41,11 +42,15 @@ struct bench {
 	FILE *json;
 	int quick;
 	int cpu;
+	cpu_set_t allowed;
 };
 
 /** bench_open() - pins this thread, opens the JSON file; exits with a message when it cannot. */
 void bench_open(struct bench *b, const char *name);
 void bench_close(struct bench *b);
+
+/** bench_unpin() - let this thread, and what it starts, run on every CPU that it was allowed before bench_open(). */
+void bench_unpin(struct bench *b);
 
 /** bench_now() - CLOCK_MONOTONIC in seconds. */
 double bench_now(void);

@@ -1,6 +1,5 @@
 #include <errno.h>
 #include <math.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "daemon.h"
 #include "image/write.h"
 #include "image_parts.h"
 #include "snapshots.h"
@@ -15,105 +15,15 @@
 #define GUESTS	   9 /* one, and eight more: what the eight add is what a guest costs */
 #define PAGE_COST  12
 #define GUEST_COST (256 << 10)
-#define UP_TRIES   2000
 
-static char build[4000]; /* where the programs are */
-
-/** struct host - a daemon of our own */
+/** struct host - a daemon of our own and its guests */
 struct host {
 	const char *folder;
-	char control[4200], image[4200];
-	pid_t keeper, monitor[GUESTS];
+	struct bench_daemon daemon;
+	char image[4200];
+	pid_t monitor[GUESTS];
 	uint64_t nr_pages;
 };
-
-static bool find_build(void)
-{
-	ssize_t n = readlink("/proc/self/exe", build, sizeof(build) - 1);
-	char path[4100];
-
-	if (n < 0)
-		return false;
-	build[n] = 0;
-	for (int up = 0; up < 2; up++)
-		*strrchr(build, '/') = 0;
-	for (size_t i = 0; i < 3; i++) {
-		snprintf(path, sizeof(path), "%s/%s", build, (const char *[]){"cisternd", "cistern", "cistern-fakevmm"}[i]);
-		if (access(path, X_OK))
-			return false;
-	}
-	return true;
-}
-
-static pid_t start(const char *program, char *const argv[], int quiet)
-{
-	pid_t pid = fork();
-	char path[4100];
-
-	if (pid < 0)
-		bench_die("fork", strerror(errno));
-	if (pid)
-		return pid;
-	snprintf(path, sizeof(path), "%s/%s", build, program);
-	if (quiet && (!freopen("/dev/null", "w", stdout) || !freopen("/dev/null", "w", stderr)))
-		_exit(127);
-	execv(path, argv);
-	_exit(127);
-}
-
-static void run(const char *program, char *const argv[])
-{
-	int status;
-	pid_t pid = start(program, argv, 1);
-
-	if (waitpid(pid, &status, 0) != pid || status)
-		bench_die(argv[1], "failed");
-}
-
-static void daemon_start(struct host *h)
-{
-	char *argv[] = {"cisternd", "--control", h->control, "--set", "shards=1", "--set", "workers=1", NULL};
-
-	snprintf(h->control, sizeof(h->control), "%s/control.sock", h->folder);
-	h->keeper = start("cisternd", argv, 1);
-	for (int i = 0; access(h->control, F_OK); i++) {
-		if (i == UP_TRIES || waitpid(h->keeper, NULL, WNOHANG))
-			bench_die("cisternd", "does not come up");
-		poll(NULL, 0, 5);
-	}
-}
-
-static pid_t engine_of(pid_t keeper)
-{
-	char path[64];
-	int pid = 0;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)keeper, (int)keeper);
-	f = fopen(path, "r");
-	if (!f || fscanf(f, "%d", &pid) != 1)
-		bench_die(path, "no engine");
-	fclose(f);
-	return pid;
-}
-
-/* Resident, in bytes: what is private and what is shared, state memfds among it. */
-static double resident(pid_t pid)
-{
-	char path[64], line[256];
-	unsigned long kib = 0;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)pid);
-	f = fopen(path, "r");
-	if (!f)
-		bench_die(path, strerror(errno));
-	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "Rss: %lu kB", &kib) == 1)
-			break;
-	fclose(f);
-	return (double)kib * 1024;
-}
 
 static void copy_file(const char *from, const char *to)
 {
@@ -135,9 +45,9 @@ static void copy_file(const char *from, const char *to)
 static void guest_start(struct host *h, int i, uint64_t bytes)
 {
 	char image[4300], name[16], socket[4300], size[32];
-	char *add[] = {"cistern", "guest", "add", name, image, "--socket", socket, "--control", h->control, NULL};
+	char *add[] = {"cistern", "guest", "add", name, image, "--socket", socket, "--control", h->daemon.control, NULL};
 	char *wait[] = {"cistern", "guest", "wait", name, "--state", "independent", "--timeout", "60", "--control",
-			h->control, NULL};
+			h->daemon.control, NULL};
 	char *play[] = {"cistern-fakevmm", "--size", size, "--do", "read:0", "--hang-after", "actions", socket, NULL};
 
 	snprintf(image, sizeof(image), "%s/image-%d", h->folder, i);
@@ -145,9 +55,9 @@ static void guest_start(struct host *h, int i, uint64_t bytes)
 	snprintf(socket, sizeof(socket), "%s/g%d.sock", h->folder, i);
 	snprintf(size, sizeof(size), "%llu", (unsigned long long)bytes);
 	copy_file(h->image, image);
-	run("cistern", add);
-	h->monitor[i] = start("cistern-fakevmm", play, 1);
-	run("cistern", wait);
+	bench_run("cistern", add);
+	h->monitor[i] = bench_start("cistern-fakevmm", play, true);
+	bench_run("cistern", wait);
 }
 
 static size_t image_make(struct host *h, const struct bench_snapshot *g)
@@ -180,24 +90,24 @@ static void end(struct host *h)
 			waitpid(h->monitor[i], NULL, 0);
 		}
 	}
-	kill(h->keeper, SIGTERM);
-	waitpid(h->keeper, NULL, 0);
+	bench_daemon_end(&h->daemon);
 	snprintf(folder, sizeof(folder), "%s/guests", h->folder);
 	rmdir(folder); /* the daemon's, empty */
 }
 
 static void measure(struct bench *b, const struct bench_snapshot *g)
 {
+	static const char *const set[] = {"shards=1", "workers=1", NULL};
 	struct host h = {.folder = bench_folder()};
 	size_t image = image_make(&h, g);
 	double first, all, each, bar;
 
-	daemon_start(&h);
+	bench_daemon_start(&h.daemon, h.folder, set);
 	guest_start(&h, 0, g->bytes);
-	first = resident(engine_of(h.keeper));
+	first = bench_resident(bench_daemon_engine(&h.daemon));
 	for (int i = 1; i < GUESTS; i++)
 		guest_start(&h, i, g->bytes);
-	all = resident(engine_of(h.keeper));
+	all = bench_resident(bench_daemon_engine(&h.daemon));
 	end(&h);
 	each = (all - first) / (GUESTS - 1);
 	bar = (double)h.nr_pages * PAGE_COST + GUEST_COST;
@@ -214,8 +124,8 @@ void bench_engine_memory(struct bench *b)
 	static struct bench_snapshots s;
 	char title[160];
 
-	if (!find_build()) {
-		printf("\nengine memory: cisternd, cistern or cistern-fakevmm is not in %s: not measured\n", build);
+	if (!bench_build_find()) {
+		printf("\nengine memory: cisternd, cistern or cistern-fakevmm is not beside this program: not measured\n");
 		return;
 	}
 	bench_snapshots_open(&s);

@@ -12,6 +12,8 @@ class CisternError(Exception):
 
 class Daemon:
     """Use it in a with statement: on the way out the daemon has ended."""
+    program = "cisternd"
+    environ = {} # beside this process's
 
     def __init__(self, build, folder, **config):
         self.build = os.path.abspath(build)
@@ -22,8 +24,8 @@ class Daemon:
         with open(self.folder + "/cisternd.conf", "w") as file:
             file.writelines("%s = %s\n" % item for item in config.items())
         self.log = open(self.folder + "/cisternd.log", "wb")
-        self.process = subprocess.Popen([self.build + "/cisternd", "--config", self.folder + "/cisternd.conf"],
-                                        stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        self.process = subprocess.Popen([self.build + "/" + self.program, "--config", self.folder + "/cisternd.conf"],
+                                        stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env={**os.environ, **self.environ})
         try:
             self.wait_up()
         except BaseException:

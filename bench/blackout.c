@@ -1,0 +1,114 @@
+/*
+ * How long guests stand still while the daemon is replaced under them: by a hand-over (cistern upgrade), and by a take-over
+ * after kill -9 of the engine.
+ *
+ * Every guest has a thread that touches a page which it never touched before, again and again.  Blackout is the longest touch
+ * from the moment before the replacement begins until all guests have been answered after it, less the median of a quiet time.
+ */
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "bench.h"
+#include "client/api.h"
+#include "herd.h"
+#include "snapshots.h"
+
+#define BYTES	     (64ull << 20)
+#define ROUNDS	     9
+#define TOUCHES	     2000u     /* a second, of all guests together: far from busy */
+#define UPGRADE_BAR  20.0      /* ms, with 100 guests */
+#define KILL_BAR     100.0
+#define QUIET_NS     500000000 /* before and after */
+
+static void pause_ns(uint64_t ns)
+{
+	nanosleep(&(struct timespec){(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)}, NULL);
+}
+
+static void upgrade(struct bench_herd *herd)
+{
+	struct cis_api *api;
+	struct cis_error err;
+	json_t *body = json_object();
+
+	if (cis_api_open(bench_herd_daemon(herd)->control, &api, &err) ||
+	    cis_api_call(api, "POST", "/v1/upgrade", body, NULL, &err))
+		bench_die("upgrade", err.text);
+	cis_api_close(api);
+	json_decref(body);
+}
+
+static void kill_engine(struct bench_herd *herd)
+{
+	pid_t old = bench_daemon_engine(bench_herd_daemon(herd)), now;
+
+	kill(old, SIGKILL);
+	do {
+		pause_ns(1000000);
+		now = bench_daemon_engine(bench_herd_daemon(herd));
+	} while (!now || now == old);
+}
+
+/* Return: the blackout in ms; @ret_usual: p50 of a touch before it, in us. */
+static double blackout(struct bench_herd *herd, unsigned nr, void (*replace)(struct bench_herd *), double *ret_usual)
+{
+	struct bench_herd_times quiet, times;
+
+	bench_herd_epoch(herd);
+	pause_ns(QUIET_NS);
+	bench_herd_times(herd, 0, nr, &quiet);
+	bench_herd_epoch(herd);
+	replace(herd);
+	pause_ns(QUIET_NS);
+	bench_herd_times(herd, 0, nr, &times);
+	*ret_usual = (double)quiet.p50 / 1e3;
+	return (double)(times.longest - quiet.p50) / 1e6;
+}
+
+static void rounds(struct bench *b, struct bench_herd *herd, unsigned nr, const char *name, double bar,
+		   void (*replace)(struct bench_herd *))
+{
+	double ms[ROUNDS], usual[ROUNDS], worst = 0;
+	unsigned n = b->quick ? 1 : ROUNDS;
+	char what[120];
+
+	for (unsigned i = 0; i < n; i++) {
+		ms[i] = blackout(herd, nr, replace, &usual[i]);
+		worst = fmax(worst, ms[i]);
+	}
+	snprintf(what, sizeof(what), "%s, %u guests: median", name, nr);
+	bench_figure(b, what, bench_median(ms, n), "ms", bar, bench_median(ms, n) / bar);
+	snprintf(what, sizeof(what), "%s, %u guests: worst of %u", name, nr, n);
+	bench_figure(b, what, worst, "ms", NAN, NAN);
+	snprintf(what, sizeof(what), "%s, %u guests: usual touch, p50", name, nr);
+	bench_figure(b, what, bench_median(usual, n), "us", NAN, NAN);
+}
+
+int main(void)
+{
+	static const char *const set[] = {"neighbours=no", "awake_ms=0", "guests=2000", NULL};
+	static const unsigned herds[] = {1, 10, 100, 300, 1000};
+	char folder[4300];
+	struct bench b;
+
+	bench_open(&b, "blackout");
+	bench_unpin(&b); /* the daemon and the guests use what there is */
+	if (!bench_build_find())
+		bench_skip(&b, "cisternd, cistern or cistern-fakevmm is not beside this program");
+	bench_title(&b, "longest touch of guests of 64 MiB while the engine is replaced, less the usual; bars: 20 ms for an "
+			"upgrade with 100 guests, 100 ms after kill -9");
+	for (size_t i = 0; i < sizeof(herds) / sizeof(*herds); i++) {
+		struct bench_herd *herd;
+
+		snprintf(folder, sizeof(folder), "%s", bench_folder());
+		herd = bench_herd_create(folder, herds[i], BYTES, set);
+		bench_herd_pace(herd, 0, herds[i], 1000000000ull * herds[i] / TOUCHES);
+		rounds(&b, herd, herds[i], "upgrade", UPGRADE_BAR, upgrade);
+		rounds(&b, herd, herds[i], "kill -9", KILL_BAR, kill_engine);
+		bench_herd_destroy(herd);
+	}
+	bench_close(&b);
+	return 0;
+}
