@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -62,6 +64,19 @@ void bench_run(const char *program, char *const argv[])
 		bench_die(argv[1], "failed");
 }
 
+static bool listens(const char *path)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0), r;
+
+	if (strlen(path) >= sizeof(addr.sun_path))
+		bench_die(path, "too long for a socket: choose another TMPDIR");
+	strcpy(addr.sun_path, path);
+	r = connect(fd, (struct sockaddr *)&addr, sizeof(addr));
+	close(fd);
+	return !r;
+}
+
 void bench_daemon_start(struct bench_daemon *d, const char *folder, const char *const *set)
 {
 	char *argv[2 * SET_MAX + 4] = {"cisternd", "--control", d->control};
@@ -73,7 +88,7 @@ void bench_daemon_start(struct bench_daemon *d, const char *folder, const char *
 	}
 	snprintf(d->control, sizeof(d->control), "%s/control.sock", folder);
 	d->keeper = bench_start("cisternd", argv, true);
-	for (int i = 0; access(d->control, F_OK); i++) {
+	for (int i = 0; !listens(d->control); i++) {
 		if (i == UP_TRIES || waitpid(d->keeper, NULL, WNOHANG))
 			bench_die("cisternd", "does not come up");
 		poll(NULL, 0, 5);

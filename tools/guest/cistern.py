@@ -2,6 +2,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 
@@ -40,10 +41,14 @@ class Daemon:
 
     def wait_up(self, seconds=20):
         deadline = time.monotonic() + seconds
-        while not os.path.exists(self.control):
+        while not self.listens():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise CisternError("cisternd did not come up:\n" + self.said())
             time.sleep(0.005)
+
+    def listens(self):
+        with socket.socket(socket.AF_UNIX) as sock:
+            return not sock.connect_ex(self.control)
 
     def said(self):
         with open(self.folder + "/cisternd.log", errors="replace") as file:
