@@ -11,6 +11,7 @@
 #include "daemon/config.h"
 #include "daemon/keeper_link.h"
 #include "daemon/mailbox.h"
+#include "daemon/sections.h"
 #include "daemon/shard.h"
 #include "daemon/worker.h"
 
@@ -69,6 +70,10 @@ struct cis_engine {
 	enum cis_wire_role role;
 	enum cis_engine_mode mode;
 	struct cis_handover handover;
+	struct cis_sections handover_sections; /* begun before guests stand still */
+	bool has_forgotten;		       /* a gone guest since then */
+	void *handed; /* of the engine before, not read yet */
+	size_t handed_len;
 	unsigned layout; /* of state memfds that it writes */
 	bool has_unread_note; /* of a guest that it cannot know therefore */
 	struct cis_mailbox box;

@@ -106,6 +106,7 @@ static void free_guest(struct cis_guest *g)
 void cis_guest_forget(struct cis_guest *g)
 {
 	cis_guest_table_remove(g);
+	g->engine->has_forgotten = true;
 	call_watches(g, true);
 	g->last.stats.killed = g->killed;
 	cis_metrics_forget(g->engine, &g->last.stats);

@@ -75,7 +75,7 @@ struct cis_guest {
 	uint64_t alias_bytes;
 	struct cis_state state_map;
 	struct cis_seat *seat;
-	bool leaving, deleted, paused, draining;
+	bool leaving, deleted, paused, draining, handed;
 	uint64_t killed; /* by its policy, 0 or 1 */
 	struct cis_seat_report last; /* of a guest that has gone, as its pages */
 	uint64_t last_pages[CIS_PAGE_STATES];

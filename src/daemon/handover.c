@@ -50,8 +50,10 @@ void cis_handover_upgrading(void *ctx, int error, const char *why)
 {
 	struct cis_engine *e = ctx;
 
-	if (!error)
+	if (!error) {
+		cis_handover_prepare(e);
 		return;
+	}
 	cis_log(CIS_LOG_ERROR, "no upgrade: %s", why);
 	answer_failed(e, error, why);
 }
@@ -102,6 +104,7 @@ static int convert_all(struct cis_engine *e, struct cis_error *err)
 
 static void hand_over(struct cis_engine *e)
 {
+	uint64_t still_ns = cis_now_ns(NULL);
 	struct cis_error err;
 	int fd = -1, rc = convert_all(e, &err);
 
@@ -112,6 +115,8 @@ static void hand_over(struct cis_engine *e)
 	cis_keeper_link_handover(e->link, fd, -rc, rc ? err.text : NULL);
 	if (fd >= 0)
 		close(fd);
+	cis_log(CIS_LOG_DEBUG, "engine %llu: stood still after %.2f ms, handed over %.2f ms later", (unsigned long long)e->generation,
+		(double)(still_ns - e->handover.since_ns) / 1e6, (double)(cis_now_ns(NULL) - still_ns) / 1e6);
 }
 
 static void one_less(struct cis_engine *e)

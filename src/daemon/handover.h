@@ -43,8 +43,12 @@ void cis_handover_execed(void *ctx, int error, const char *why);
 
 /* handover_sections.c: what is handed over beside what the keeper holds. */
 
+/** cis_handover_prepare() - what can be written before guests stand still. */
+void cis_handover_prepare(struct cis_engine *e);
 int cis_handover_write(struct cis_engine *e, int *ret_fd, struct cis_error *err);
-/** cis_handover_read() - Return: 0, or why it cannot be understood; nothing is changed then. */
-int cis_handover_read(struct cis_engine *e, int fd, struct cis_error *err);
+/** cis_handover_check() - Return: 0, or why it cannot be understood. */
+int cis_handover_check(struct cis_engine *e, int fd, struct cis_error *err);
+/** cis_handover_read() - what was checked, when guests run again. */
+void cis_handover_read(struct cis_engine *e);
 
 #endif

@@ -4,20 +4,25 @@
  *	ENGINE	JSON: awake_ns; STATS of all guests that are forgotten follow
  *	GONE	JSON: note, error, pid, pages by state, regions, recorded, fill; STATS and TRACE of it may follow
  *	ERROR	JSON: serial, error: what a guest that is served is listed with
- *	STATS	struct cis_pager_stats, as far as its writer had it: fields are only added at its end
+ *	STATS	those 64-bit words of struct cis_pager_stats that are not 0, as pairs of index and value: fields are only
+ *		added at its end
  *	TRACE	page numbers, 32 bits each
  *
- * It is for the same machine, so numbers are in its byte order.
+ * It is for the same machine, so numbers are in its byte order.  Guests wait neither while gone ones are written, which is done
+ * before, nor while they are read, which is done afterwards.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "daemon/awake.h"
 #include "daemon/guest_int.h"
 #include "daemon/handover.h"
 #include "daemon/sections.h"
+
+#define STATS_WORDS (sizeof(struct cis_pager_stats) / sizeof(uint64_t))
 
 enum tag { TAG_ENGINE = 1, TAG_GONE, TAG_ERROR, TAG_STATS, TAG_TRACE };
 
@@ -55,6 +60,22 @@ static json_t *regions_of(const struct cis_guest *g)
 	return list;
 }
 
+static void add_stats(struct cis_sections *s, const struct cis_pager_stats *stats)
+{
+	uint64_t pairs[2 * STATS_WORDS];
+	size_t n = 0;
+
+	for (size_t i = 0; i < STATS_WORDS; i++) {
+		uint64_t word = ((const uint64_t *)stats)[i];
+
+		if (!word)
+			continue;
+		pairs[n++] = i;
+		pairs[n++] = word;
+	}
+	cis_sections_add(s, TAG_STATS, 0, pairs, n * sizeof(*pairs));
+}
+
 static void add_gone(struct cis_sections *s, struct cis_guest *g)
 {
 	char *note = cis_guest_note_text(g);
@@ -66,28 +87,52 @@ static void add_gone(struct cis_sections *s, struct cis_guest *g)
 			   "fill_total", (json_int_t)g->last.fill_total, "nr_pages", (json_int_t)g->nr_pages, "page_shift",
 			   (int)g->page_shift));
 	free(note);
-	cis_sections_add(s, TAG_STATS, 0, &g->last.stats, sizeof(g->last.stats));
+	add_stats(s, &g->last.stats);
 	if (g->has_trace)
 		cis_sections_add(s, TAG_TRACE, 0, g->trace, g->nr_trace * sizeof(*g->trace));
 }
 
-int cis_handover_write(struct cis_engine *e, int *ret_fd, struct cis_error *err)
+static void add_all_gone(struct cis_engine *e, struct cis_sections *s)
 {
-	struct cis_sections s = { 0 };
-	int rc;
-
-	add_json(&s, TAG_ENGINE, CIS_SECTION_MUST, json_pack("{s:I}", "awake_ns", (json_int_t)cis_awake_held_ns(e->awake)));
-	cis_sections_add(&s, TAG_STATS, 0, &e->past, sizeof(e->past));
 	for (size_t i = 0; i < e->nr_guests; i++) {
 		struct cis_guest *g = e->guests[i];
 
-		if (g->state == CIS_GUEST_GONE)
-			add_gone(&s, g);
-		else if (*g->error)
-			add_json(&s, TAG_ERROR, 0, json_pack("{s:I, s:s}", "serial", (json_int_t)g->serial, "error", g->error));
+		if (g->state != CIS_GUEST_GONE || g->handed)
+			continue;
+		add_gone(s, g);
+		g->handed = true;
 	}
-	rc = cis_sections_seal(&s, "cistern-handover", ret_fd);
-	cis_sections_fini(&s);
+}
+
+void cis_handover_prepare(struct cis_engine *e)
+{
+	cis_sections_fini(&e->handover_sections);
+	e->handover_sections = (struct cis_sections){ 0 };
+	e->has_forgotten = false;
+	for (size_t i = 0; i < e->nr_guests; i++)
+		e->guests[i]->handed = false;
+	add_all_gone(e, &e->handover_sections);
+}
+
+int cis_handover_write(struct cis_engine *e, int *ret_fd, struct cis_error *err)
+{
+	struct cis_sections *s = &e->handover_sections;
+	int rc;
+
+	if (e->has_forgotten) /* one that was written is there no more */
+		cis_handover_prepare(e);
+	add_all_gone(e, s);
+	for (size_t i = 0; i < e->nr_guests; i++) {
+		struct cis_guest *g = e->guests[i];
+
+		if (g->state != CIS_GUEST_GONE && *g->error)
+			add_json(s, TAG_ERROR, 0, json_pack("{s:I, s:s}", "serial", (json_int_t)g->serial, "error", g->error));
+	}
+	add_json(s, TAG_ENGINE, CIS_SECTION_MUST, json_pack("{s:I}", "awake_ns", (json_int_t)cis_awake_held_ns(e->awake)));
+	add_stats(s, &e->past);
+	rc = cis_sections_seal(s, "cistern-handover", ret_fd);
+	cis_sections_fini(s);
+	*s = (struct cis_sections){ 0 };
 	return rc ? cis_fail(err, -rc, "what is handed over: %s", strerror(-rc)) : 0;
 }
 
@@ -173,7 +218,11 @@ static void read_trace(struct cis_guest *g, const struct cis_section *s)
 
 static void read_stats(struct cis_pager_stats *to, const struct cis_section *s)
 {
-	memcpy(to, s->bytes, s->len < sizeof(*to) ? s->len : sizeof(*to));
+	const uint64_t *pairs = s->bytes;
+
+	for (size_t i = 0; i + 1 < s->len / sizeof(*pairs); i += 2)
+		if (pairs[i] < STATS_WORDS)
+			((uint64_t *)to)[pairs[i]] = pairs[i + 1];
 }
 
 /* @of: the guest that the sections before were of, or NULL: the engine. */
@@ -183,38 +232,51 @@ static int read_section(struct cis_engine *e, const struct cis_section *s, struc
 	struct cis_guest *g;
 	int rc = 0;
 
-	if (s->tag <= TAG_ERROR && !json_is_object(j))
+	if (s->tag <= TAG_ERROR && !json_is_object(j)) {
 		rc = cis_fail(err, EBADMSG, "section %u is no object", s->tag);
-	else if (s->tag == TAG_ENGINE)
+	} else if (s->tag == TAG_ENGINE) {
+		*of = NULL;
 		cis_awake_carry(e->awake, number(j, "awake_ns"));
-	else if (s->tag == TAG_GONE)
+	} else if (s->tag == TAG_GONE) {
+		*of = NULL;
 		rc = read_gone(e, j, of, err);
-	else if (s->tag == TAG_ERROR && (g = cis_guest_by_serial(e, number(j, "serial"))) && !*g->error)
+	} else if (s->tag == TAG_ERROR && (g = cis_guest_by_serial(e, number(j, "serial"))) && !*g->error) {
 		read_error(g->error, sizeof(g->error), j);
-	else if (s->tag == TAG_STATS)
+	} else if (s->tag == TAG_STATS) {
 		read_stats(*of ? &(*of)->last.stats : &e->past, s);
-	else if (s->tag == TAG_TRACE && *of && !(*of)->has_trace)
+	} else if (s->tag == TAG_TRACE && *of && !(*of)->has_trace) {
 		read_trace(*of, s);
-	else if (s->tag > TAG_TRACE && s->flags & CIS_SECTION_MUST)
-		rc = cis_fail(err, EPROTONOSUPPORT, "section %u has to be known, and is not", s->tag);
+	}
 	json_decref(j);
 	return rc;
 }
 
-int cis_handover_read(struct cis_engine *e, int fd, struct cis_error *err)
+int cis_handover_check(struct cis_engine *e, int fd, struct cis_error *err)
+{
+	struct cis_sections_reader r;
+	struct cis_section s;
+	int rc = cis_sections_load(fd, true, &e->handed, &e->handed_len, err);
+
+	if (!rc)
+		rc = cis_sections_open(e->handed, e->handed_len, &r, err);
+	while (!rc && cis_sections_next(&r, &s))
+		if ((!s.tag || s.tag > TAG_TRACE) && s.flags & CIS_SECTION_MUST)
+			rc = cis_fail(err, EPROTONOSUPPORT, "section %u has to be known, and is not", s.tag);
+	return rc;
+}
+
+void cis_handover_read(struct cis_engine *e)
 {
 	struct cis_sections_reader r;
 	struct cis_guest *of = NULL;
 	struct cis_section s;
-	void *bytes;
-	size_t len;
-	int rc = cis_sections_load(fd, true, &bytes, &len, err);
+	struct cis_error err;
 
-	if (rc)
-		return rc;
-	rc = cis_sections_open(bytes, len, &r, err);
-	while (!rc && cis_sections_next(&r, &s))
-		rc = read_section(e, &s, &of, err);
-	free(bytes);
-	return rc;
+	if (!e->handed || cis_sections_open(e->handed, e->handed_len, &r, NULL))
+		return;
+	while (cis_sections_next(&r, &s))
+		if (read_section(e, &s, &of, &err))
+			cis_log(CIS_LOG_WARN, "of what was handed over, something is lost: %s", err.text);
+	free(e->handed);
+	e->handed = NULL;
 }

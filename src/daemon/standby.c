@@ -118,7 +118,7 @@ void cis_standby_take(void *ctx, int sections)
 {
 	struct cis_engine *e = ctx;
 	struct cis_error err;
-	int rc = cis_handover_read(e, sections, &err);
+	int rc = cis_handover_check(e, sections, &err);
 
 	close(sections);
 	CIS_POINT(standby_read);
@@ -131,6 +131,7 @@ void cis_standby_go(void *ctx, uint64_t paused_ns)
 
 	CIS_POINT(standby_goes);
 	serve(e, "was handed");
+	cis_handover_read(e);
 	cis_log(CIS_LOG_INFO, "engine %llu: the guests stood still for %.3f ms until this engine was told to go",
 		(unsigned long long)e->generation, (double)paused_ns / 1e6);
 }

@@ -58,7 +58,7 @@ void cis_pager_wake_all(struct cis_pager *p)
 
 bool cis_pager_pause(struct cis_pager *p)
 {
-	p->paused = true;
+	__atomic_store_n(&p->paused, true, __ATOMIC_RELAXED); /* workers look at it */
 	CIS_POINT(pause_asked);
 	if (!cis_fetch_quiesce(p) || p->jobs_out)
 		return false;
@@ -70,7 +70,7 @@ void cis_pager_resume(struct cis_pager *p)
 {
 	if (!p->paused)
 		return;
-	p->paused = false;
+	__atomic_store_n(&p->paused, false, __ATOMIC_RELAXED);
 	if (p->o.state.header->generation != p->generation) /* the other engine had begun to adopt it */
 		cis_state_set_generation(&p->o.state, p->generation);
 	cis_pager_wake_all(p);

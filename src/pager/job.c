@@ -178,6 +178,8 @@ bool cis_fill_job_step(struct cis_fill_job *job, struct cis_scratch *scratch, st
 		cis_store_wait(store, 0);
 	if (end > job->nr_pages)
 		end = job->nr_pages;
+	if (!job->rc && __atomic_load_n(&job->p->paused, __ATOMIC_RELAXED))
+		job->rc = -ECANCELED; /* guests wait for this: the sweep comes back to its pages, or another engine does */
 	if (!job->rc)
 		job->rc = do_unit(job, scratch, unit, job->page_at, end);
 	job->gone = job->rc == -ESRCH;
