@@ -74,6 +74,7 @@ struct cis_guest {
 	void *alias; /* mapping of the memfd, or NULL */
 	uint64_t alias_bytes;
 	struct cis_state state_map;
+	bool is_locked; /* it, in memory */
 	struct cis_seat *seat;
 	bool leaving, deleted, paused, draining, handed;
 	uint64_t killed; /* by its policy, 0 or 1 */

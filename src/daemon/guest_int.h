@@ -54,6 +54,14 @@ int cis_guest_accept(struct cis_guest *g, struct cis_error *err);
  */
 int cis_guest_open(struct cis_guest *g, struct cis_error *err);
 
+/**
+ * cis_guest_preview() - look at its state while another engine writes it
+ *
+ * What is seen may be half way, and is checked when nobody writes any more; but its pages are mapped then, which takes
+ * longer than all else.
+ */
+void cis_guest_preview(struct cis_guest *g);
+
 /** cis_guest_seat() - check its state and make its seat: nobody else serves it any more.  Return: 0 or -errno. */
 int cis_guest_seat(struct cis_guest *g, struct cis_error *err);
 

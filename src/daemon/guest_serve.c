@@ -168,12 +168,30 @@ int cis_guest_open(struct cis_guest *g, struct cis_error *err)
 	return rc ? rc : make_regions(g, err);
 }
 
+static void lock_state(struct cis_guest *g, const struct cis_state *st)
+{
+	int rc = g->is_locked ? 0 : cis_state_lock(st);
+
+	if (rc)
+		cis_log(CIS_LOG_DEBUG, "guest=%s its event ring is not locked in memory: %s", g->id, strerror(-rc));
+	g->is_locked = true;
+}
+
+void cis_guest_preview(struct cis_guest *g)
+{
+	struct cis_state st;
+
+	if (!cis_state_adopt(g->state_map.header, g->state_map.bytes, &st, NULL))
+		lock_state(g, &st);
+}
+
 void cis_guest_close(struct cis_guest *g)
 {
 	cis_seat_destroy(g->seat);
 	g->seat = NULL;
 	cis_memfd_unmap(g->state_map.header, g->state_map.bytes);
 	g->state_map = (struct cis_state){ 0 };
+	g->is_locked = false;
 	cis_memfd_unmap(g->alias, g->alias_bytes);
 	g->alias = NULL;
 }
@@ -331,9 +349,7 @@ int cis_guest_seat(struct cis_guest *g, struct cis_error *err)
 
 	if (rc || g->seat)
 		return rc;
-	rc = cis_state_lock(&g->state_map);
-	if (rc)
-		cis_log(CIS_LOG_DEBUG, "guest=%s its event ring is not locked in memory: %s", g->id, strerror(-rc));
+	lock_state(g, &g->state_map);
 	opts.pager.state = g->state_map;
 	return cis_seat_create(cis_engine_shard(e), &opts, &g->seat, err);
 }

@@ -67,6 +67,8 @@ static int open_guest(struct cis_guest *g, bool seat, struct cis_error *err)
 		rc = cis_fail(err, c->trouble.code, "%s", c->trouble.text);
 	else if (c->complete && c->state_fd >= 0)
 		rc = cis_guest_open(g, err);
+	if (!rc && !seat && g->state_map.header)
+		cis_guest_preview(g);
 	if (!rc && seat && g->accepted && c->state_fd >= 0)
 		rc = cis_guest_seat(g, err);
 	if (!rc)
