@@ -19,7 +19,7 @@
 #define KEEPER_CONNS_ALL  65536	       /* of all listeners */
 #define KEEPER_FDS_FREE   16	       /* descriptors that no client can take: for engines, and what they hand over */
 #define KEEPER_READ_BYTES (16u << 10)
-#define KEEPER_ENGINES	  3 /* one serves, one stands by, one leaves */
+#define KEEPER_ENGINES	  6 /* one serves, one stands by, others leave: each finishes what clients asked of it */
 
 /** struct watch - a descriptor in the epoll set; fd is -1 when it is not watched any more */
 struct watch {
