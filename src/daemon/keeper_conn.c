@@ -64,6 +64,8 @@ void conn_changed(struct conn *c)
 static void break_off(struct conn *c, int error, const char *why)
 {
 	watch_remove(&c->sock);
+	if (c->note && error != ETOOMANYREFS)
+		return; /* its guest is served: what it says more is of no interest, what it gave is held as long as it lives */
 	cis_fds_close(c->fds, c->nr_fds);
 	free(c->bytes);
 	c->sock.k->nr_bytes -= c->room;

@@ -71,6 +71,32 @@ static void test_cut_stream_arrives_whole(void **state)
 	close(client);
 }
 
+/* Else an engine to come could not serve its guest, and the last userfaultfd of it might be closed. */
+static void test_who_is_served_loses_nothing_by_what_it_says(void **state)
+{
+	static char much[(128 << 10) + 1];
+	size_t held = rig_fds("memfd:from-guest");
+	int client, file = make_file();
+	struct seen *s = &rig.conns[0];
+
+	rig_listen(1, "g");
+	client = rig_connect("g");
+	assert_int_equal(cis_sock_send_all(client, "[]", 2, &file, 1), 0);
+	rig_until(rig.nr_conns == 1 && s->len == 2 && s->nr_fds == 1);
+	assert_int_equal(cis_keeper_link_note(rig.link, s->id, "{}", false), 0);
+	rig_barrier();
+	cis_sock_send_all(client, much, sizeof(much), NULL, 0);
+	shutdown(client, SHUT_WR);
+	for (int i = 0; i < 100; i++)
+		rig_barrier();
+	assert_int_equal(s->error, 0);
+	assert_int_equal(rig_fds("memfd:from-guest"), held + 1);
+	close(file);
+	close(client);
+	close(s->pidfd);
+	cis_fds_close(s->fds, s->nr_fds);
+}
+
 static void test_refusal_reaches_the_client(void **state)
 {
 	char text[64] = "";
@@ -171,6 +197,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_socket_has_mode_and_note),
 		TEST(test_cut_stream_arrives_whole),
+		TEST(test_who_is_served_loses_nothing_by_what_it_says),
 		TEST(test_refusal_reaches_the_client),
 		TEST(test_large_streams_are_cut_for_the_wire),
 		TEST(test_end_of_a_process_is_told_after_its_words),
