@@ -126,7 +126,10 @@ CIS_API int cis_memory_attach(struct cis_memory *memory);
  * cis_memory_fd() - the connection, for poll(2)
  *
  * It hangs up when the daemon ends.  Pages that are missing then make their
- * users wait, and never read as zeros, as long as the object lives.
+ * users wait, and never read as zeros, as long as the object lives.  A thread
+ * of the library, with all signals blocked, connects again until the daemon
+ * is back; the descriptor keeps its number and is the new connection then.
+ * Do not read from it.
  *
  * Return: the descriptor, which stays the object's, or -ENOTCONN.
  */

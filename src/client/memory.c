@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "client/again.h"
 #include "client/handshake.h"
 #include "client/last_error.h"
 #include "client/untouched.h"
@@ -35,6 +36,7 @@ struct cis_memory {
 	int uffd; /* ours until the end: the daemon's copy alone would end with the daemon, and then pages read as zeros */
 	int conn;
 	int fd; /* a duplicate of the file behind the memory, -1 for anonymous memory */
+	struct cis_again *again; /* while attached */
 	uint64_t features;
 	struct cis_client_region *regions;
 	size_t nr_regions;
@@ -264,21 +266,28 @@ int cis_memory_add_region(struct cis_memory *memory, const struct cis_region_opt
 	return r ? cis_last_error_set("cis_memory_add_region", r, &err) : 0;
 }
 
+/* An answer is always asked for: who was served once says so when it has to connect again. */
 static int hand_over(struct cis_memory *m, struct cis_error *err)
 {
-	struct cis_client_layout layout = { .mapping = m->mapping, .ack = m->wait, .allocated = m->allocated,
+	struct cis_client_layout layout = { .mapping = m->mapping, .ack = true, .allocated = m->allocated,
 					    .regions = m->regions, .nr_regions = m->nr_regions };
-	int fds[2] = { m->uffd, m->fd };
+	struct cis_again_opts again = { .socket = m->socket, .conn = m->conn, .fds = { m->uffd, m->fd },
+					.nr_fds = m->fd < 0 ? 1 : 2, .is_served = m->wait };
 	char *text;
 	int r = cis_handshake_write(&layout, &text);
 
 	if (r)
 		return cis_fail(err, -r, "out of memory");
-	r = cis_sock_send_all(m->conn, text, strlen(text), fds, m->fd < 0 ? 1 : 2);
-	free(text);
+	r = cis_sock_send_all(m->conn, text, strlen(text), again.fds, again.nr_fds);
 	if (r)
-		return cis_fail(err, -r, "sending the handshake: %s", strerror(-r));
-	return m->wait ? cis_handshake_wait(m->conn, m->timeout_ms, err) : 0;
+		cis_fail(err, -r, "sending the handshake: %s", strerror(-r));
+	if (!r && m->wait)
+		r = cis_handshake_wait(m->conn, m->timeout_ms, err);
+	again.text = text;
+	if (!r)
+		r = cis_again_start(&again, &m->again, err);
+	free(text);
+	return r;
 }
 
 static int attach(struct cis_memory *m, struct cis_error *err)
@@ -319,6 +328,7 @@ void cis_memory_destroy(struct cis_memory *memory)
 {
 	if (!memory)
 		return;
+	cis_again_stop(memory->again);
 	for (size_t i = 0; i < memory->nr_regions; i++)
 		free(memory->regions[i].block);
 	free(memory->regions);

@@ -12,7 +12,7 @@
 #include "pager/state.h"
 #include "store/layers.h"
 
-enum type { PATH, WORD, LAYERS, NUMBER, YES_NO, DRAIN_WAIT, LEVEL };
+enum type { PATH, WHERE, WORD, LAYERS, NUMBER, YES_NO, DRAIN_WAIT, LEVEL };
 
 static const struct key {
 	const char *name;
@@ -21,6 +21,7 @@ static const struct key {
 	unsigned max; /* of a number */
 } keys[] = {
 	{ "control", PATH, offsetof(struct cis_config, control), 0 },
+	{ "keep", WHERE, offsetof(struct cis_config, keep), 0 },
 	{ "traces", PATH, offsetof(struct cis_config, traces), 0 },
 	{ "images", PATH, offsetof(struct cis_config, images), 0 },
 	{ "store_layers", LAYERS, offsetof(struct cis_config, store_layers), 0 },
@@ -49,7 +50,7 @@ const char *cis_config_key(size_t i)
 void cis_config_init(struct cis_config *c)
 {
 	*c = (struct cis_config){
-		.control = strdup("/run/cistern/control.sock"), .traces = strdup("/var/lib/cistern/traces"),
+		.control = strdup("/run/cistern/control.sock"), .keep = strdup("auto"), .traces = strdup("/var/lib/cistern/traces"),
 		.images = strdup("/var/lib/cistern/images"), .store_layers = strdup(""), .user = strdup(""), .guests = 4096,
 		.tries = 4, .store_deadline_ms = 10000, .handshake_ms = 10000, .upgrade_ms = 10000, .awake_ms = 100, .harden = true,
 		.stop_drains = true, .neighbours = true, .detach = true, .log_level = CIS_LOG_INFO,
@@ -59,6 +60,7 @@ void cis_config_init(struct cis_config *c)
 void cis_config_fini(struct cis_config *c)
 {
 	free(c->control);
+	free(c->keep);
 	free(c->traces);
 	free(c->images);
 	free(c->store_layers);
@@ -113,6 +115,10 @@ static int set(struct cis_config *c, const struct key *key, const char *value, s
 	switch (key->type) {
 	case PATH:
 		return set_path(at, key->name, value, err);
+	case WHERE:
+		if (*value != '/' && strcmp(value, "auto") && strcmp(value, "off"))
+			return cis_fail(err, EINVAL, "%s: '%s' is none of auto, off, an absolute path", key->name, value);
+		return set_text(at, key->name, value, err);
 	case WORD:
 		return set_text(at, key->name, value, err);
 	case LAYERS:

@@ -11,6 +11,7 @@
 
 struct cis_config {
 	char *control;	    /* control = PATH: the control socket */
+	char *keep;	    /* keep = auto|off|DIR: where records and states of guests are kept */
 	char *traces;	    /* traces = DIR: where recorded traces go */
 	char *images;	    /* images = DIR[:DIR...]: where parents of images are looked up */
 	char *store_layers; /* store_layers = LAYERS: around every store, cistern-store-layers(7); "": none */

@@ -67,6 +67,8 @@ void cis_conn_feed(struct cis_conn *c, const void *bytes, size_t len, const int 
 	uint64_t room = c->note ? c->note->stream_bytes - c->taken : UINT64_MAX;
 	bool done = false;
 
+	if (c->trouble.code == CIS_WIRE_ORPHAN)
+		c->trouble.code = 0; /* its client has come again */
 	if (c->trouble.code || is_served(c) || (c->note && c->nr_fds + nr_fds > c->note->nr_fds)) {
 		cis_fds_close(fds, nr_fds);
 		nr_fds = 0;

@@ -43,7 +43,8 @@ static void stall(struct cis_guest *g, const struct cis_error *err)
 	cis_log(CIS_LOG_ERROR, "guest=%s pid=%d: cannot be served, waits, and is tried again every second: %s", g->id,
 		(int)g->peer.pid, err->text);
 	cis_events_failed(g->engine->events, g, err->text);
-	cis_guest_note_changed(g);
+	if (g->conn->trouble.code != CIS_WIRE_ORPHAN) /* what it said is not known here: the note before stays right */
+		cis_guest_note_changed(g);
 }
 
 /* Whoever was served by an engine before waits; anybody else may come again. */

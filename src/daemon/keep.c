@@ -18,9 +18,11 @@
 #include "os/memfd.h"
 #include "os/notify.h"
 
+#define KEEP_WHERE_BYTES 160 /* path, mode, owner */
+
 void keep_init(struct keep *keep)
 {
-	*keep = (struct keep){ .notify = -1, .dir = -1, .control_fd = -1, .max_stored = KEEP_STORE_MAX };
+	*keep = (struct keep){ .notify = -1, .dir = -1, .lock = -1, .control_fd = -1, .max_stored = KEEP_STORE_MAX };
 }
 
 void keep_fini(struct keep *keep)
@@ -29,6 +31,8 @@ void keep_fini(struct keep *keep)
 		close(keep->notify);
 	if (keep->dir >= 0)
 		close(keep->dir);
+	if (keep->lock >= 0)
+		close(keep->lock);
 	if (keep->control_fd >= 0)
 		close(keep->control_fd);
 	free(keep->manager);
@@ -179,13 +183,21 @@ static void write_record(struct cis_keeper *k, struct keep_mark *m, const char *
 		keep_put(k, m, KEEP_BIT_RECORD, name, m->fd);
 }
 
+void keep_conn_opened(struct conn *c)
+{
+	char name[KEEP_NAME_BYTES];
+
+	keep_conn_name(name, c->id, 's');
+	if (c->sock_fd >= 0)
+		keep_put(c->sock.k, &c->keep, KEEP_BIT_SOCK, name, c->sock_fd);
+}
+
 static void store_descriptors(struct cis_keeper *k, struct conn *c)
 {
 	struct keep_mark *m = &c->keep;
 	char name[KEEP_NAME_BYTES];
 
-	keep_conn_name(name, c->id, 's');
-	keep_put(k, m, KEEP_BIT_SOCK, name, c->sock_fd);
+	keep_conn_opened(c);
 	for (; m->nr_fds < c->nr_fds; m->nr_fds++) {
 		keep_conn_name(name, c->id, (char)('0' + m->nr_fds));
 		keep_put(k, m, (unsigned)m->nr_fds, name, c->fds[m->nr_fds]);
@@ -218,7 +230,8 @@ static int store_bytes(struct conn *c)
 	return r;
 }
 
-static void record_of(const struct conn *c, struct keep_record *r)
+/* @listen has room for what it says of where the connection came from. */
+static void record_of(const struct conn *c, struct keep_record *r, uint8_t listen[KEEP_WHERE_BYTES])
 {
 	const struct cis_keeper *k = c->sock.k;
 
@@ -230,6 +243,8 @@ static void record_of(const struct conn *c, struct keep_record *r)
 		.state_name = (uint64_t)c->keep.state, .nr_fds = c->nr_fds,
 		.next_conn = k->next_conn, .generation = k->generation,
 	};
+	if (!cis_wire_listen_put(&c->where, listen, &r->listen_len))
+		r->listen = listen;
 	memcpy(r->boot, k->keep.boot, sizeof(r->boot));
 	for (size_t i = 0; i < c->nr_fds; i++)
 		keep_fd_look(c->fds[i], &r->fds[i]);
@@ -240,6 +255,7 @@ void keep_conn_changed(struct conn *c, size_t unread)
 	struct cis_keeper *k = c->sock.k;
 	char name[KEEP_NAME_BYTES];
 	struct keep_record r;
+	uint8_t listen[KEEP_WHERE_BYTES];
 
 	if (c->is_orphan)
 		return; /* its record is what it had */
@@ -248,14 +264,10 @@ void keep_conn_changed(struct conn *c, size_t unread)
 	keep_conn_name(name, c->id, 'r');
 	if (ensure_record(k, &c->keep, name))
 		return;
-	if (!c->keep.seq) { /* whose socket it is stands there before the socket does */
-		record_of(c, &r);
-		write_record(k, &c->keep, name, &r);
-	}
 	store_descriptors(k, c);
 	if (store_bytes(c))
 		cis_log(CIS_LOG_ERROR, "keeper: %s: what the client sent cannot be kept", name);
-	record_of(c, &r);
+	record_of(c, &r, listen);
 	r.unread = unread;
 	write_record(k, &c->keep, name, &r);
 	drop_descriptors(k, c);
@@ -354,13 +366,14 @@ void keep_conn_released(struct conn *c)
 	struct cis_keeper *k = c->sock.k;
 	char name[KEEP_NAME_BYTES];
 	struct keep_record r;
+	uint8_t listen[KEEP_WHERE_BYTES];
 
-	if (c->keep.fd < 0)
-		return;
-	record_of(c, &r);
-	r.flags |= KEEP_RELEASED;
 	keep_conn_name(name, c->id, 'r');
-	write_record(k, &c->keep, name, &r);
+	if (c->keep.fd >= 0) {
+		record_of(c, &r, listen);
+		r.flags |= KEEP_RELEASED;
+		write_record(k, &c->keep, name, &r);
+	}
 	for (unsigned i = 0; i < c->keep.nr_fds; i++) {
 		keep_conn_name(name, c->id, (char)('0' + i));
 		keep_drop(k, &c->keep, i, name);
@@ -371,7 +384,8 @@ void keep_conn_released(struct conn *c)
 	remove_state(c, 'n');
 	keep_conn_name(name, c->id, 'r');
 	keep_remove(k, &c->keep, KEEP_BIT_RECORD, name);
-	close(c->keep.fd);
+	if (c->keep.fd >= 0)
+		close(c->keep.fd);
 	c->keep.fd = -1;
 }
 

@@ -7,8 +7,8 @@
  * Records and state memfds are files of these names in the keep folder where there is one, so that they outlive the
  * service too; else they are memfds, and in the store with the rest.
  *
- * The order makes each instant good to be killed at: a record is there before its descriptors; what a client sends is left
- * in its socket until descriptors are stored and the record says so.
+ * The order makes each instant good to be killed at: what a client sends is left in its socket until its descriptors are
+ * stored and the record says so; a socket without a record has said nothing yet, and says itself where it came from.
  */
 #ifndef CIS_DAEMON_KEEP_H
 #define CIS_DAEMON_KEEP_H
@@ -26,6 +26,7 @@ struct listener;
 
 #define KEEP_STORE_MAX 12288 /* names that fit the one environment string in which they come back; FileDescriptorStoreMax= */
 #define KEEP_NAME_BYTES 32
+#define KEEP_FREE_FROM	16 /* descriptors above are out of the way of those that an engine finds under fixed numbers */
 
 /**
  * struct keep_mark - what was written and stored of a connection or listener
@@ -48,12 +49,29 @@ struct keep_mark {
 /* Bits of keep_mark.stored; those below are the client's descriptors. */
 enum { KEEP_BIT_SOCK = 8, KEEP_BIT_RECORD, KEEP_BIT_STATE, KEEP_BIT_STATE_N };
 
+/** struct keep_name - a descriptor that was left behind, under its name; -1 once it has been taken */
+struct keep_name {
+	char name[KEEP_NAME_BYTES];
+	int fd;
+	unsigned where; /* KEEP_IS_ */
+};
+
+enum { KEEP_IS_STORED = 1, KEEP_IS_FILED = 2 };
+
+/** struct keep_names - sorted once all are in */
+struct keep_names {
+	struct keep_name *names;
+	size_t nr, room;
+};
+
 /** struct keep - part of the keeper; all zeros and -1 is one that keeps nothing */
 struct keep {
 	int notify; /* -1: no service manager */
 	char *manager;
 	int dir; /* -1: no folder */
+	int lock; /* the engine has it too */
 	char *path; /* of the folder */
+	struct keep_names found; /* while they are read */
 	size_t nr_stored, max_stored;
 	bool is_full; /* and that was said */
 	char boot[37];
@@ -85,8 +103,18 @@ void keep_remove(struct cis_keeper *k, struct keep_mark *m, unsigned bit, const 
 void keep_conn_name(char name[KEEP_NAME_BYTES], uint64_t id, char what);
 void keep_listener_name(char name[KEEP_NAME_BYTES], uint64_t id, bool is_record);
 
+struct keep_fd;
+/** keep_recover_fd() - the descriptor that is @want, out of @c's process.  Return: -1: it cannot be had. */
+int keep_recover_fd(const struct conn *c, const struct keep_fd *want);
+/** keep_wait_for() - bind the path again where @c, which has no socket, came from. */
+void keep_wait_for(struct conn *c);
+/** keep_came_again() - something came on such a path: @c may be released. */
+void keep_came_again(struct conn *c);
+
 /* Called by the keeper where something changes. */
 
+/** keep_conn_opened() - at once after accepting it: until then nobody else has its socket. */
+void keep_conn_opened(struct conn *c);
 /**
  * keep_conn_changed() - write down what is known now, after storing what it refers to
  * @unread: bytes at the end of what is known that are still in the socket
@@ -107,27 +135,26 @@ void keep_listener_closed(struct listener *l);
 int keep_control(struct cis_keeper *k, const char *path);
 void keep_control_changed(struct cis_keeper *k);
 
-/** struct keep_name - a descriptor that was left behind, under its name; -1 once it has been taken */
-struct keep_name {
-	char name[KEEP_NAME_BYTES];
-	int fd;
-	bool stored;
-};
-
-/** struct keep_names - sorted once all are in */
-struct keep_names {
-	struct keep_name *names;
-	size_t nr, room;
-};
-
 /** names_add() - @fd is its own, also on failure.  Return: 0, -ENOMEM, -EEXIST. */
-int names_add(struct keep_names *n, const char *name, int fd, bool stored);
+int names_add(struct keep_names *n, const char *name, int fd, unsigned where);
 void names_sort(struct keep_names *n);
 struct keep_name *names_find(struct keep_names *n, const char *name);
 /** names_inherit() - those that systemd, or ourselves before an exec, handed over. */
 void names_inherit(struct keep_names *n);
 /** names_inherit_one() - @from is closed; what cannot be taken stays open, so that it is held at least. */
-void names_inherit_one(struct keep_names *n, const char *name, int from, bool stored);
+void names_inherit_one(struct keep_names *n, const char *name, int from, unsigned where);
 void names_fini(struct keep_names *n);
+
+/**
+ * keep_folder_open() - the folder, made if need be, and its lock
+ * @is_wish: where it cannot be, nothing is kept in files
+ *
+ * Return: 0; -EXDEV (not a tmpfs), -EPERM (not ours alone), -EBUSY (an engine of a keeper before lives), ...
+ */
+int keep_folder_open(struct keep *keep, const char *path, bool is_wish, struct cis_error *err);
+/** keep_folder_names() - add what is there under names that @n does not have; @n is sorted then. */
+void keep_folder_names(struct keep *keep, struct keep_names *n);
+/** keep_lock_note() - who has the lock, for whoever finds it taken. */
+void keep_lock_note(struct keep *keep, int engine);
 
 #endif

@@ -21,8 +21,10 @@ extern char **environ;
 
 static void put_fd(FILE *f, const struct keep_mark *m, unsigned bit, const char *name, int fd)
 {
+	unsigned where = !m ? 0 : (m->stored & 1u << bit ? KEEP_IS_STORED : 0) | (m->filed & 1u << bit ? KEEP_IS_FILED : 0);
+
 	if (fd >= 0)
-		fprintf(f, "fd %s %d %d\n", name, fd, m && m->stored & 1u << bit);
+		fprintf(f, "fd %s %d %u\n", name, fd, where);
 }
 
 static void put_conn(FILE *f, const struct conn *c)
@@ -68,6 +70,7 @@ static void put_all(FILE *f, struct cis_keeper *k)
 	fprintf(f, "keeper %d %d %d %" PRIu64 " %" PRIu64 "\n", k->old_oom, k->was_ready, k->is_stopping, k->next_conn,
 		k->generation);
 	put_fd(f, &k->keep.control, KEEP_BIT_SOCK, "ctl", k->control_fd);
+	put_fd(f, NULL, 0, "lock", k->keep.lock);
 	for (struct listener *l = k->listeners; l; l = l->next)
 		put_listener(f, l);
 	for (size_t i = 0; i < KEEPER_BUCKETS; i++)
@@ -181,11 +184,12 @@ void keep_exec_names(struct keep_names *n)
 {
 	char line[256], name[KEEP_NAME_BYTES];
 	FILE *f = open_table();
-	int from, stored;
+	unsigned where;
+	int from;
 
 	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "fd %31s %d %d", name, &from, &stored) == 3)
-			names_inherit_one(n, name, from, stored);
+		if (sscanf(line, "fd %31s %d %u", name, &from, &where) == 3)
+			names_inherit_one(n, name, from, where);
 	if (f)
 		fclose(f);
 }

@@ -3,7 +3,7 @@
  *
  * What it has is told by a table: a memfd of lines, whose number is in the environment.  Unknown lines are passed over.
  *
- *	fd NAME NUMBER STORED		a descriptor (keep.h), and whether the service manager has it
+ *	fd NAME NUMBER WHERE		a descriptor (keep.h); KEEP_IS_ bits: where else it is
  *	keeper OOM READY STOPPING NEXT_CONN GENERATION
  *	engine PID WIRE GENERATION HELLO	the engine, our child, which was told everything; HELLO in hexadecimal
  */

@@ -1,10 +1,13 @@
 /* A keeper that starts takes what the one before it left. */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -15,6 +18,14 @@
 #include "os/notify.h"
 #include "os/pidfd.h"
 
+static void note_where(struct keep_mark *m, unsigned bit, unsigned where)
+{
+	if (where & KEEP_IS_STORED)
+		m->stored |= 1u << bit;
+	if (where & KEEP_IS_FILED)
+		m->filed |= 1u << bit;
+}
+
 /* The descriptor of that name, which is the caller's then; -1: there is none. */
 static int take(struct keep_names *n, const char *name, struct keep_mark *m, unsigned bit)
 {
@@ -24,8 +35,7 @@ static int take(struct keep_names *n, const char *name, struct keep_mark *m, uns
 	if (fd < 0)
 		return -1;
 	at->fd = -1;
-	if (at->stored)
-		m->stored |= 1u << bit;
+	note_where(m, bit, at->where);
 	return fd;
 }
 
@@ -37,9 +47,12 @@ static int take_of(struct keep_names *n, struct conn *c, char what, unsigned bit
 	return take(n, name, &c->keep, bit);
 }
 
+/* The engine is told the same: it lists the guest, which waits. */
 static void lacks(struct conn *c, const char *what)
 {
 	c->is_orphan = true;
+	c->error = CIS_WIRE_ORPHAN;
+	c->why = "its descriptors were lost with the daemon before, so it waits until its monitor connects again";
 	cis_log(CIS_LOG_ERROR, "keeper: connection %llu of pid %d: %s; what there is of it is held, and the guest waits",
 		(unsigned long long)c->id, (int)c->peer.pid, what);
 }
@@ -80,6 +93,8 @@ static void restore_fds(struct conn *c, struct keep_names *n, const struct keep_
 	for (size_t i = 0; i < r->nr_fds; i++) {
 		int fd = take_of(n, c, (char)('0' + i), (unsigned)i);
 
+		if (fd < 0 && !c->is_exited)
+			fd = keep_recover_fd(c, &r->fds[i]);
 		if (fd >= 0 && is_the_one(fd, &r->fds[i])) {
 			c->fds[c->nr_fds++] = fd;
 			continue;
@@ -185,7 +200,7 @@ static int restore_note(struct conn *c, const struct keep_record *r)
 }
 
 /* All that was handed over under its names is let go. */
-static void forget_conn(struct cis_keeper *k, struct keep_names *n, uint64_t id, int record, bool stored)
+static void forget_conn(struct cis_keeper *k, struct keep_names *n, uint64_t id, int record, unsigned where)
 {
 	static const char what[] = "01234567smn";
 	struct keep_mark m = { .fd = -1 };
@@ -203,18 +218,18 @@ static void forget_conn(struct cis_keeper *k, struct keep_names *n, uint64_t id,
 		}
 	}
 	keep_conn_name(name, id, 'r');
-	m.stored |= stored ? 1u << KEEP_BIT_RECORD : 0;
+	note_where(&m, KEEP_BIT_RECORD, where);
 	keep_remove(k, &m, KEEP_BIT_RECORD, name);
 	close(record);
 }
 
-static int restore_conn(struct cis_keeper *k, struct keep_names *n, const struct keep_record *r, int fd, bool stored)
+static int restore_conn(struct cis_keeper *k, struct keep_names *n, const struct keep_record *r, int fd, unsigned where)
 {
 	struct conn *c;
 	int rc;
 
 	if (r->flags & KEEP_RELEASED) {
-		forget_conn(k, n, r->id, fd, stored);
+		forget_conn(k, n, r->id, fd, where);
 		return 0;
 	}
 	c = conn_find(k, r->id) ? NULL : conn_new(k, r->id, r->listener);
@@ -222,8 +237,11 @@ static int restore_conn(struct cis_keeper *k, struct keep_names *n, const struct
 		return -ENOMEM;
 	c->keep.fd = fd;
 	c->keep.seq = r->seq;
-	c->keep.stored = stored ? 1u << KEEP_BIT_RECORD : 0;
+	note_where(&c->keep, KEEP_BIT_RECORD, where);
 	c->is_eof = r->flags & KEEP_EOF;
+	if (r->listen)
+		cis_wire_listen_get(r->listen, r->listen_len, &c->where);
+	c->where.note = NULL;
 	c->error = (int)r->error;
 	c->why = c->error ? "it was broken off before this daemon started" : NULL;
 	restore_peer(c, r);
@@ -231,27 +249,28 @@ static int restore_conn(struct cis_keeper *k, struct keep_names *n, const struct
 	restore_bytes(c, r);
 	restore_fds(c, n, r);
 	restore_state(c, n, r);
-	if (c->sock_fd < 0 && !conn_is_silent(c))
-		lacks(c, "its socket is missing");
 	skip_unread(c, r->unread);
 	if (listener_find(k, r->listener))
 		listener_find(k, r->listener)->nr_conns++;
-	if (c->sock_fd < 0 && conn_is_silent(c))
-		c->is_eof = true; /* killed between accepting it and holding it: its client sees the end */
+	if (c->sock_fd < 0 && !c->is_eof && !conn_is_silent(c) && !listener_find(k, c->listener))
+		keep_wait_for(c);
+	if (c->sock_fd < 0)
+		c->is_eof = true; /* its client has seen the end */
 	rc = conn_watch(c);
 	conn_changed(c);
 	return rc;
 }
 
-static int restore_listener(struct cis_keeper *k, struct keep_names *n, const struct keep_record *r, int fd, bool stored)
+static int restore_listener(struct cis_keeper *k, struct keep_names *n, const struct keep_record *r, int fd, unsigned where)
 {
-	struct keep_mark m = { .fd = fd, .seq = r->seq, .stored = stored ? 1u << KEEP_BIT_RECORD : 0 };
+	struct keep_mark m = { .fd = fd, .seq = r->seq };
 	struct cis_wire_listen listen;
 	char name[KEEP_NAME_BYTES];
 	struct listener *l;
 	struct stat st;
 	int sock;
 
+	note_where(&m, KEEP_BIT_RECORD, where);
 	keep_listener_name(name, r->id, false);
 	sock = take(n, name, &m, KEEP_BIT_SOCK);
 	if (r->flags & KEEP_RELEASED || cis_wire_listen_get(r->listen, r->listen_len, &listen)) {
@@ -281,6 +300,49 @@ static int restore_listener(struct cis_keeper *k, struct keep_names *n, const st
 	}
 	keep_listener_changed(l);
 	return 0;
+}
+
+/* A socket whose keeper was killed before it wrote anything down: it is bound to the path where it came from. */
+static void adopt_socket(struct cis_keeper *k, struct keep_names *n, uint64_t id)
+{
+	struct sockaddr_un addr = { 0 };
+	socklen_t len = sizeof(addr) - 1;
+	struct listener *l = NULL;
+	struct conn *c;
+
+	c = conn_find(k, id) ? NULL : conn_new(k, id, 0);
+	if (!c)
+		return;
+	c->sock_fd = take_of(n, c, 's', KEEP_BIT_SOCK);
+	if (!getsockname(c->sock_fd, (struct sockaddr *)&addr, &len))
+		for (l = k->listeners; l && (l->waits_for || strcmp(l->listen.path, addr.sun_path)); l = l->next)
+			;
+	if (l) {
+		c->listener = l->id;
+		c->where = l->listen;
+		c->where.note = NULL;
+		c->where.note_len = 0;
+		l->nr_conns++;
+	}
+	conn_identify(c);
+	if (!l || conn_watch(c)) {
+		conn_release(k, c);
+		return;
+	}
+	conn_changed(c);
+}
+
+static void adopt_sockets(struct cis_keeper *k, struct keep_names *n)
+{
+	uint64_t id;
+	char what;
+
+	for (size_t i = 0; i < n->nr; i++)
+		if (n->names[i].fd >= 0 && sscanf(n->names[i].name, "c%" SCNu64 ".%c", &id, &what) == 2 && what == 's') {
+			if (k->next_conn < id)
+				k->next_conn = id;
+			adopt_socket(k, n, id);
+		}
 }
 
 /* What is there without a record is held, and left in the store. */
@@ -323,7 +385,7 @@ static int restore(struct cis_keeper *k, struct keep_names *n, struct keep_name 
 		k->next_conn = r.next_conn;
 	if (k->generation < r.generation)
 		k->generation = r.generation;
-	return r.kind == KEEP_CONN ? restore_conn(k, n, &r, fd, at->stored) : restore_listener(k, n, &r, fd, at->stored);
+	return r.kind == KEEP_CONN ? restore_conn(k, n, &r, fd, at->where) : restore_listener(k, n, &r, fd, at->where);
 }
 
 /* Listeners first: connections count at them. */
@@ -357,6 +419,7 @@ static int open_manager(struct keep *keep, struct cis_error *err)
 int cis_keeper_gather(struct cis_keeper *k, const struct cis_keep_opts *opts, struct cis_error *err)
 {
 	struct keep_names names = { 0 };
+	struct keep_mark none;
 	int r = open_manager(&k->keep, err);
 
 	if (r)
@@ -364,10 +427,17 @@ int cis_keeper_gather(struct cis_keeper *k, const struct cis_keep_opts *opts, st
 	cis_proc_boot(k->keep.boot);
 	names_inherit(&names);
 	names_sort(&names);
+	k->keep.lock = take(&names, "lock", &none, 0);
+	if (opts->folder)
+		r = keep_folder_open(&k->keep, opts->folder, opts->is_wish, err);
+	if (r)
+		return r; /* what was handed over stays open until this process ends */
+	keep_folder_names(&k->keep, &names);
 	for (size_t i = 0; i < names.nr; i++)
-		k->keep.nr_stored += names.names[i].stored;
+		k->keep.nr_stored += names.names[i].where & KEEP_IS_STORED;
 	k->keep.control_fd = take(&names, "ctl", &k->keep.control, KEEP_BIT_SOCK);
 	r = restore_all(k, &names);
+	adopt_sockets(k, &names);
 	if (!r)
 		r = keep_exec_resume(k);
 	if (r)

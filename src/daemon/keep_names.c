@@ -10,10 +10,9 @@
 #include "daemon/keep.h"
 #include "daemon/keep_exec.h"
 
-#define LISTEN_FIRST 3	/* sd_listen_fds(3) */
-#define FREE_FROM    16 /* out of the way of those that an engine finds under fixed numbers */
+#define LISTEN_FIRST 3 /* sd_listen_fds(3) */
 
-int names_add(struct keep_names *n, const char *name, int fd, bool stored)
+int names_add(struct keep_names *n, const char *name, int fd, unsigned where)
 {
 	struct keep_name *more;
 
@@ -28,7 +27,7 @@ int names_add(struct keep_names *n, const char *name, int fd, bool stored)
 	}
 	snprintf(n->names[n->nr].name, KEEP_NAME_BYTES, "%s", name);
 	n->names[n->nr].fd = fd;
-	n->names[n->nr++].stored = stored;
+	n->names[n->nr++].where = where;
 	return 0;
 }
 
@@ -60,11 +59,11 @@ void names_fini(struct keep_names *n)
 	*n = (struct keep_names){ 0 };
 }
 
-void names_inherit_one(struct keep_names *n, const char *name, int from, bool stored)
+void names_inherit_one(struct keep_names *n, const char *name, int from, unsigned where)
 {
-	int fd = fcntl(from, F_DUPFD_CLOEXEC, FREE_FROM);
+	int fd = fcntl(from, F_DUPFD_CLOEXEC, KEEP_FREE_FROM);
 
-	if (fd < 0 || names_add(n, name, fd, stored))
+	if (fd < 0 || names_add(n, name, fd, where))
 		cis_log(CIS_LOG_ERROR, "keeper: descriptor %d, '%s', that was handed over cannot be taken: %s", from, name,
 			strerror(errno));
 	else
@@ -82,7 +81,7 @@ static void from_manager(struct keep_names *n)
 		size_t len = name ? strcspn(name, ":") : 0;
 
 		snprintf(copy, sizeof(copy), "%.*s", (int)len, len ? name : "");
-		names_inherit_one(n, copy, LISTEN_FIRST + i, true);
+		names_inherit_one(n, copy, LISTEN_FIRST + i, KEEP_IS_STORED);
 		name = name && name[len] ? name + len + 1 : NULL;
 	}
 	unsetenv("LISTEN_PID");

@@ -40,16 +40,21 @@ int cis_keeper_create(struct cis_keeper **ret, struct cis_error *err);
 /** cis_keeper_destroy() - close everything, remove its sockets.  NULL-safe. */
 void cis_keeper_destroy(struct cis_keeper *k);
 
-/** struct cis_keep_opts - where the keeper keeps what a keeper to come needs; @folder NULL: nowhere but with systemd */
+/**
+ * struct cis_keep_opts - where the keeper keeps what a keeper to come needs, beside systemd
+ * @folder:  NULL: nowhere
+ * @is_wish: it is done without it where that folder is not on a tmpfs
+ */
 struct cis_keep_opts {
 	const char *folder;
+	bool is_wish;
 };
 
 /**
  * cis_keeper_gather() - take what a keeper before left behind: from systemd's descriptor store, from itself before an exec
  *
  * Before there is an engine.  What is damaged or not complete is logged, and held as far as it is there.
- * Return: 0, -ENOMEM, ...
+ * Return: 0; -EBUSY (an engine of a keeper before still serves its guests), of the folder, -ENOMEM, ...
  */
 int cis_keeper_gather(struct cis_keeper *k, const struct cis_keep_opts *opts, struct cis_error *err);
 

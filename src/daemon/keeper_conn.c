@@ -44,16 +44,21 @@ void conn_changed(struct conn *c)
 {
 	struct cis_keeper *k = c->sock.k;
 
-	if (!c->is_guest && !conn_is_silent(c)) {
+	if (!c->is_guest && !conn_is_silent(c) && !c->waits_for) {
 		c->is_guest = true;
 		k->nr_guests++;
 	}
-	if (conn_is_over(c) && (conn_is_silent(c) || c->is_orphan || !has_engine(k))) {
+	if (conn_is_over(c) && (conn_is_silent(c) || c->waits_for || !has_engine(k))) {
 		conn_release(k, c);
 		return;
 	}
+	if (c->waits_for) {
+		if (!conn_is_silent(c))
+			keep_came_again(c);
+		return;
+	}
 	keep_conn_changed(c, 0);
-	if (!conn_is_silent(c) && !c->is_orphan)
+	if (!conn_is_silent(c))
 		engines_tell(k, &c->untold);
 }
 
@@ -153,7 +158,8 @@ static bool take_some(struct conn *c)
 	if (!r)
 		r = conn_append(c, k->read_buf, len);
 	if (!r && len) {
-		keep_conn_changed(c, len);
+		if (!c->waits_for)
+			keep_conn_changed(c, len);
 		cis_sock_skip(c->sock_fd, k->read_buf, len);
 	}
 	if (r)
@@ -265,13 +271,13 @@ static int tell_conn(struct engine *e, struct untold *u)
 	r = tell_connection(e, c);
 	if (!r)
 		r = tell_flag(e, c, CIS_WIRE_NOTED, c->note, &told->note);
-	if (!r)
+	if (!r && !c->is_orphan)
 		r = tell_bytes(e, c);
-	if (!r)
+	if (!r && !c->is_orphan)
 		r = tell_flag(e, c, CIS_WIRE_STATE_MADE, c->wants_state, &told->state);
 	if (!r)
 		r = tell_flag(e, c, CIS_WIRE_BROKEN, c->error, &told->error);
-	if (!r)
+	if (!r && !c->is_orphan)
 		r = tell_flag(e, c, CIS_WIRE_EOF, c->is_eof, &told->eof);
 	return r ? r : tell_flag(e, c, CIS_WIRE_EXITED, c->is_exited, &told->exited);
 }
@@ -293,21 +299,32 @@ struct conn *conn_new(struct cis_keeper *k, uint64_t id, uint64_t listener)
 	return c;
 }
 
+int conn_watch_sock(struct conn *c)
+{
+	return watch_add(c->sock.k, &c->sock, c->sock_fd, EPOLLIN | EPOLLRDHUP, sock_ready);
+}
+
 int conn_watch(struct conn *c)
 {
 	struct cis_keeper *k = c->sock.k;
-	int r = 0;
+	int r = c->sock_fd >= 0 && !c->is_eof && !c->error ? conn_watch_sock(c) : 0;
 
-	if (c->sock_fd >= 0 && !c->is_eof && !c->error)
-		r = watch_add(k, &c->sock, c->sock_fd, EPOLLIN | EPOLLRDHUP, sock_ready);
 	if (!r && c->pidfd >= 0 && !c->is_exited)
 		r = watch_add(k, &c->pid, c->pidfd, EPOLLIN, pid_ready);
 	return r;
 }
 
-int conn_open(struct cis_keeper *k, uint64_t listener, int fd)
+void conn_identify(struct conn *c)
 {
-	struct conn *c = conn_new(k, k->next_conn + 1, listener);
+	cis_sock_peer(c->sock_fd, &c->peer);
+	c->is_exited = cis_pidfd_peer(c->sock_fd, &c->pidfd) == -ESRCH;
+	if (c->pidfd >= 0 && cis_proc_start(c->peer.pid, &c->start))
+		c->start = 0;
+}
+
+int conn_open(struct cis_keeper *k, const struct listener *l, int fd)
+{
+	struct conn *c = conn_new(k, k->next_conn + 1, l->id);
 	int r;
 
 	if (!c) {
@@ -315,14 +332,18 @@ int conn_open(struct cis_keeper *k, uint64_t listener, int fd)
 		return -ENOMEM;
 	}
 	k->next_conn++;
+	c->waits_for = l->waits_for;
+	c->where = l->listen;
+	c->where.note = NULL;
+	c->where.note_len = 0;
 	c->sock_fd = fd;
-	cis_sock_peer(fd, &c->peer);
-	c->is_exited = cis_pidfd_peer(fd, &c->pidfd) == -ESRCH;
-	if (c->pidfd >= 0 && cis_proc_start(c->peer.pid, &c->start))
-		c->start = 0;
+	if (!c->waits_for)
+		keep_conn_opened(c);
+	conn_identify(c);
 	r = keeper_is_short(c->pidfd) ? -EMFILE : 0;
 	if (!r) {
-		keep_conn_changed(c, 0);
+		if (!c->waits_for)
+			keep_conn_changed(c, 0);
 		r = conn_watch(c);
 	}
 	if (r)
@@ -404,6 +425,7 @@ void conn_release(struct cis_keeper *k, struct conn *c)
 	watch_remove(&c->sock);
 	watch_remove(&c->pid);
 	keep_conn_released(c);
+	listener_end(c->waits_for ? NULL : listener_waiting(k, c->id));
 	listener_left(k, c->listener);
 	if (c->sock_fd >= 0)
 		close(c->sock_fd);
@@ -426,7 +448,7 @@ void conns_untell(struct engine *e)
 	for (size_t i = 0; i < KEEPER_BUCKETS; i++)
 		for (struct conn *c = k->buckets[i]; c; c = c->next) {
 			memset(&c->told[e->slot], 0, sizeof(c->told[e->slot]));
-			if (!conn_is_silent(c) && !c->is_orphan)
+			if (!conn_is_silent(c) && !c->waits_for)
 				engine_tell(e, &c->untold);
 		}
 }

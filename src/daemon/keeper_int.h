@@ -124,6 +124,7 @@ struct listener {
 	int error;
 	char why[400];
 	struct keep_mark keep;
+	uint64_t waits_for; /* a connection, by number; no engine is told of such a listener */
 	bool told[KEEPER_ENGINES];
 };
 
@@ -160,7 +161,9 @@ struct conn {
 	int error;
 	const char *why;
 	bool is_guest, is_eof, is_exited, wants_state;
-	bool is_orphan; /* not all of it is here: it is held, and no engine is told */
+	bool is_orphan; /* not all of it is here: it is held, and engines are told that it waits */
+	uint64_t waits_for; /* it came where that one is waited for; 0: it is one of its own */
+	struct cis_wire_listen where; /* it came from, without a note */
 
 	struct told told[KEEPER_ENGINES];
 };
@@ -293,6 +296,14 @@ void control_close(struct cis_keeper *k);
 /** listener_adopt() - one of a keeper before; @fd is its own, -1: bind it again.  Return: NULL: not possible, which was said. */
 struct listener *listener_adopt(struct cis_keeper *k, uint64_t id, const struct cis_wire_listen *listen, int fd);
 struct listener *listener_find(struct cis_keeper *k, uint64_t id);
+/** listener_wait() - for the client of connection @conn to come again; what goes wrong is logged. */
+void listener_wait(struct cis_keeper *k, uint64_t conn, const struct cis_wire_listen *listen);
+/** listener_waiting() - NULL: none is. */
+struct listener *listener_waiting(struct cis_keeper *k, uint64_t conn);
+/** listener_end() - NULL-safe. */
+void listener_end(struct listener *l);
+/** keeper_folder() - make the folder of @path.  Return: 0 or -errno. */
+int keeper_folder(const char *path);
 
 /* keeper_conn.c */
 /** conn_new() - an empty one; NULL when there is no memory. */
@@ -304,7 +315,10 @@ int conn_append(struct conn *c, const void *bytes, size_t len);
 /** conn_changed() - write it down and tell engines; may release it. */
 void conn_changed(struct conn *c);
 /** conn_open() - @fd is its own, also on failure. */
-int conn_open(struct cis_keeper *k, uint64_t listener, int fd);
+int conn_open(struct cis_keeper *k, const struct listener *l, int fd);
+/** conn_identify() - who is at the other end of its socket. */
+void conn_identify(struct conn *c);
+int conn_watch_sock(struct conn *c);
 struct conn *conn_find(struct cis_keeper *k, uint64_t id);
 void conn_make_state(struct conn *c, uint64_t bytes);
 /** conn_note() - of @by, who knows it. */

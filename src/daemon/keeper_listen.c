@@ -17,7 +17,7 @@ struct listener *listener_find(struct cis_keeper *k, uint64_t id)
 {
 	struct listener *l = k->listeners;
 
-	while (l && (l->id != id || l->error))
+	while (l && (l->id != id || l->error || l->waits_for))
 		l = l->next;
 	return l;
 }
@@ -122,7 +122,7 @@ static void listener_ready(struct watch *w, uint32_t events)
 		return;
 	}
 	l->nr_conns++;
-	r = conn_open(k, l->id, fd);
+	r = conn_open(k, l, fd);
 	if (r)
 		keeper_refused(k, "%s: %s", l->listen.path, strerror(-r));
 }
@@ -131,7 +131,7 @@ void listener_left(struct cis_keeper *k, uint64_t id)
 {
 	struct listener *l = listener_find(k, id);
 
-	if (l)
+	if (l && l->nr_conns)
 		l->nr_conns--;
 }
 
@@ -167,6 +167,34 @@ static int listener_bind(struct cis_keeper *k, struct listener *l, struct cis_er
 	return 0;
 }
 
+/* Another process may have bound the path since: its socket stays. */
+static void remove_path(const char *path, dev_t dev, ino_t ino)
+{
+	struct stat st;
+
+	if (!lstat(path, &st) && st.st_dev == dev && st.st_ino == ino)
+		unlink(path);
+}
+
+static void close_one(struct cis_keeper *k, struct listener *l)
+{
+	keep_listener_closed(l);
+	if (l->watch.fd >= 0)
+		remove_path(l->listen.path, l->dev, l->ino);
+	watch_close(&l->watch);
+	forget(k, l);
+}
+
+/* The path is wanted for a new guest: the one before was not a client that comes again. */
+static void end_waiting_on(struct cis_keeper *k, const char *path)
+{
+	for (struct listener *l = k->listeners, *next; l; l = next) {
+		next = l->next;
+		if (l->waits_for && !strcmp(l->listen.path, path))
+			close_one(k, l);
+	}
+}
+
 static struct listener *listener_new(struct cis_keeper *k, uint64_t id, const struct cis_wire_listen *listen)
 {
 	struct listener *l = calloc(1, sizeof(*l));
@@ -192,9 +220,11 @@ static struct listener *listener_new(struct cis_keeper *k, uint64_t id, const st
 void listener_open(struct cis_keeper *k, uint64_t id, const struct cis_wire_listen *listen)
 {
 	bool is_there = listener_find(k, id);
-	struct listener *l = listener_new(k, id, listen);
+	struct listener *l;
 	struct cis_error err = { 0 };
 
+	end_waiting_on(k, listen->path);
+	l = listener_new(k, id, listen);
 	if (!l) {
 		engine_send(k->serving, &(struct cis_wire_msg){ .type = CIS_WIRE_LISTENING, .id = id, .error = ENOMEM });
 		return;
@@ -231,30 +261,41 @@ struct listener *listener_adopt(struct cis_keeper *k, uint64_t id, const struct 
 	return NULL;
 }
 
-/* Another process may have bound the path since: its socket stays. */
-static void remove_path(const char *path, dev_t dev, ino_t ino)
-{
-	struct stat st;
-
-	if (!lstat(path, &st) && st.st_dev == dev && st.st_ino == ino)
-		unlink(path);
-}
-
-static void close_one(struct cis_keeper *k, struct listener *l)
-{
-	keep_listener_closed(l);
-	if (l->watch.fd >= 0)
-		remove_path(l->listen.path, l->dev, l->ino);
-	watch_close(&l->watch);
-	forget(k, l);
-}
-
 void listener_close(struct cis_keeper *k, uint64_t id)
 {
 	struct listener *l = listener_find(k, id);
 
 	if (l)
 		close_one(k, l);
+}
+
+struct listener *listener_waiting(struct cis_keeper *k, uint64_t conn)
+{
+	struct listener *l = k->listeners;
+
+	while (l && l->waits_for != conn)
+		l = l->next;
+	return l;
+}
+
+void listener_end(struct listener *l)
+{
+	if (l)
+		close_one(l->watch.k, l);
+}
+
+void listener_wait(struct cis_keeper *k, uint64_t conn, const struct cis_wire_listen *listen)
+{
+	struct listener *l = listener_new(k, 0, listen);
+	struct cis_error err = { 0 };
+
+	if (!l)
+		return;
+	l->waits_for = conn;
+	if (!listener_bind(k, l, &err))
+		return;
+	cis_log(CIS_LOG_WARN, "keeper: %s: the guest that was served from there cannot connect again: %s", listen->path, err.text);
+	forget(k, l);
 }
 
 void listeners_close(struct cis_keeper *k)
@@ -276,14 +317,14 @@ void listeners_untell(struct engine *e)
 {
 	for (struct listener *l = e->wire.k->listeners; l; l = l->next) {
 		l->told[e->slot] = false;
-		if (!l->error)
+		if (!l->error && !l->waits_for)
 			engine_tell(e, &l->untold);
 	}
 }
 
 /* The control socket: where nobody accepts, clients wait. */
 
-static int make_folder(const char *path)
+int keeper_folder(const char *path)
 {
 	char *copy = strdup(path), *slash = copy ? strrchr(copy, '/') : NULL;
 	int r = 0;
@@ -317,7 +358,7 @@ int cis_keeper_control(struct cis_keeper *k, const char *path, struct cis_error 
 	k->control_fd = keep_control(k, path);
 	if (k->control_fd < 0) {
 		opts.backlog = CONTROL_BACKLOG;
-		r = make_folder(path);
+		r = keeper_folder(path);
 		if (r)
 			return cis_fail(err, -r, "%s: folder: %s", path, strerror(-r));
 		r = cis_sock_listen(path, &opts, &k->control_fd, err);

@@ -63,6 +63,8 @@ static void become_engine(struct cis_keeper *k, int wire, const char *program)
 		control = dup(control); /* before the wire takes its place */
 	if (!place(wire, CIS_WIRE_FD) || (last == CIS_WIRE_CONTROL_FD && !place(control, CIS_WIRE_CONTROL_FD)))
 		_exit(127);
+	if (k->keep.lock >= 0 && place(k->keep.lock, (int)last + 1))
+		last++;
 	/* What others left open in the keeper; its own close by themselves. */
 	syscall(SYS_close_range, last + 1, ~0u, 0);
 	k->argv[0] = (char *)program;
@@ -92,6 +94,7 @@ int engine_start(struct cis_keeper *k, struct engine *e, enum engine_role role, 
 		goto fail;
 	}
 	e->pid = pid;
+	keep_lock_note(&k->keep, pid);
 	e->kill_ns = 0;
 	CIS_POINT(keeper_started);
 	r = engine_connect(k, e, pair[0], role);
@@ -112,14 +115,17 @@ fail:
 int engine_adopt(struct cis_keeper *k, int wire, pid_t pid, uint64_t generation, const struct cis_wire_hello *hello)
 {
 	struct engine *e = engine_free(k);
-	int pidfd, r = cis_pidfd_open(pid, &pidfd);
+	int pidfd, r = 0;
 
-	if (r)
-		return r;
-	r = watch_add(k, &e->process, pidfd, EPOLLIN, process_ended);
-	if (r)
-		close(pidfd);
-	else
+	if (pid) {
+		r = cis_pidfd_open(pid, &pidfd);
+		if (r)
+			return r;
+		r = watch_add(k, &e->process, pidfd, EPOLLIN, process_ended);
+		if (r)
+			close(pidfd);
+	}
+	if (!r)
 		r = engine_resume(k, e, wire, generation, hello);
 	if (!r)
 		e->pid = pid;

@@ -96,6 +96,19 @@ static int fail(const struct cis_error *err)
 	return 1;
 }
 
+/* Beside the control socket, where that is in memory. */
+static int gather(struct cis_keeper *k, const struct cis_config *config, struct cis_error *err)
+{
+	struct cis_keep_opts opts = { .is_wish = !strcmp(config->keep, "auto") };
+	char beside[4096];
+
+	snprintf(beside, sizeof(beside), "%s", config->control);
+	snprintf(strrchr(beside, '/'), sizeof(beside) - strlen(config->control), "/keep");
+	if (strcmp(config->keep, "off"))
+		opts.folder = opts.is_wish ? beside : config->keep;
+	return cis_keeper_gather(k, &opts, err);
+}
+
 static int keeper(const struct cis_config *config, int argc, char **argv)
 {
 	char *env[] = { NULL }, exe[4096];
@@ -118,7 +131,7 @@ static int keeper(const struct cis_config *config, int argc, char **argv)
 	}
 	cis_keeper_set_upgrade(k, config->upgrade_ms);
 	/* What was gathered is not let go by a daemon that cannot start: it is the service manager's, or the next one's. */
-	if (cis_keeper_gather(k, &(struct cis_keep_opts){ 0 }, &err) || cis_keeper_control(k, config->control, &err) ||
+	if (gather(k, config, &err) || cis_keeper_control(k, config->control, &err) ||
 	    cis_harden_keeper(config, &err) || cis_keeper_start(k, args, env, &err)) {
 		free(args);
 		return fail(&err);

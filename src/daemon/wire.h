@@ -46,6 +46,8 @@
  *	BYTES		id connection, arg place of the body in the stream; descriptors that came with it
  *	BROKEN		id connection, errno and reason: too many bytes or descriptors; what it sent is
  *			dropped
+ *			errno CIS_WIRE_ORPHAN: it was served before, and its descriptors were lost: it waits; if its
+ *			client comes again, BYTES follow from place 0
  *	EOF		id connection: the client closed its end
  *	EXITED		id connection: the client's process has ended
  *	STATE_MADE	id connection, arg bytes; errno, or the memfd
@@ -82,6 +84,7 @@
 #define CIS_WIRE_STATE_MAX  (64ull << 30)
 #define CIS_WIRE_NOTE_MAX   (24u << 10)
 #define CIS_WIRE_SAY_MAX    1024u
+#define CIS_WIRE_ORPHAN     61 /* ENODATA */
 
 enum cis_wire_type {
 	CIS_WIRE_LISTEN = 1,

@@ -47,6 +47,16 @@ int cis_pidfd_kill(int fd, int sig)
 	return syscall(SYS_pidfd_send_signal, fd, sig, NULL, 0) ? -errno : 0;
 }
 
+int cis_pidfd_getfd(int fd, int number, int *ret_fd)
+{
+	long got = syscall(SYS_pidfd_getfd, fd, number, 0); /* close-on-exec always */
+
+	if (got < 0)
+		return -errno;
+	*ret_fd = (int)got;
+	return 0;
+}
+
 bool cis_pidfd_has_exited(int fd)
 {
 	struct pollfd pfd = { .fd = fd, .events = POLLIN };

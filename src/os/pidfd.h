@@ -23,6 +23,13 @@ int cis_pidfd_peer(int sock, int *ret_fd);
 int cis_pidfd_kill(int fd, int sig);
 
 /**
+ * cis_pidfd_getfd() - a duplicate of descriptor @number of the process
+ *
+ * Return: 0; -EPERM (it may not be traced by this one), -ESRCH (ended), -EBADF (no such descriptor).
+ */
+int cis_pidfd_getfd(int fd, int number, int *ret_fd);
+
+/**
  * cis_pidfd_has_exited() - without waiting; a pidfd is readable from the exit on, so it may be polled too.
  */
 bool cis_pidfd_has_exited(int fd);

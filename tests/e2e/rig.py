@@ -245,7 +245,7 @@ def lacking(build):
     return {probe["name"] for probe in json.loads(said)["probes"] if not probe["good"]}
 
 
-def run(tests, build, **config):
+def run(tests, build, make=Daemon, **config):
     """Each test with a daemon of its own, in a folder of its own.
 
     A test's attribute needs names what doctor must find for it; without, what it must not find.
@@ -258,7 +258,7 @@ def run(tests, build, **config):
             print("not here:", test.__name__, flush=True)
             continue
         with tempfile.TemporaryDirectory(prefix="cistern-e2e.", dir=os.environ.get("CIS_TEST_DIR", "/var/tmp")) as folder:
-            with Daemon(build, folder, **{"awake_ms": 0, **config, **getattr(test, "config", {})}) as daemon:
+            with make(build, folder, **{"awake_ms": 0, **config, **getattr(test, "config", {})}) as daemon:
                 try:
                     test(daemon)
                     if not hasattr(test, "status") and not hasattr(test, "ends"):

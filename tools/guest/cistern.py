@@ -25,13 +25,15 @@ class Daemon:
         with open(self.folder + "/cisternd.conf", "w") as file:
             file.writelines("%s = %s\n" % item for item in config.items())
         self.log = open(self.folder + "/cisternd.log", "wb")
-        self.process = subprocess.Popen([self.build + "/" + self.program, "--config", self.folder + "/cisternd.conf"],
-                                        stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env={**os.environ, **self.environ})
+        self.process = self.spawn([self.build + "/" + self.program, "--config", self.folder + "/cisternd.conf"])
         try:
             self.wait_up()
         except BaseException:
             self.close()
             raise
+
+    def spawn(self, words):
+        return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env={**os.environ, **self.environ})
 
     def __enter__(self):
         return self
