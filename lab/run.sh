@@ -1,6 +1,6 @@
 #!/bin/sh
-# The tests on Debian 12's own kernel (6.1), in a guest; called by `make lab`.
-# Usage: lab/run.sh [SUITE...]    (default: all suites)
+# The tests on Debian 12's own kernel (6.1), in a guest, and the daemon as a service of its systemd; called by `make lab`.
+# Usage: lab/run.sh [systemd | SUITE...]    (default: all suites, and systemd)
 # That kernel has no UFFD_FEATURE_POISON and _MOVE, no PAGEMAP_SCAN and no SO_PEERPIDFD.
 set -eu
 here=$(dirname "$(readlink -f "$0")")
@@ -10,4 +10,5 @@ cd "$here/.."
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 [ -e build-lab/build.ninja ] || meson setup build-lab >/dev/null
 ninja -C build-lab
-exec tools/guest/in-folder.sh "$here/tests.py" build-lab "$@"
+[ "${1-}" = systemd ] || tools/guest/in-folder.sh "$here/tests.py" build-lab "$@"
+[ "${1-systemd}" != systemd ] || tools/guest/in-folder.sh "$here/systemd.py" build-lab
