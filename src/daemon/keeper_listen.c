@@ -205,7 +205,8 @@ static struct listener *listener_new(struct cis_keeper *k, uint64_t id, const st
 		free(note);
 		return NULL;
 	}
-	memcpy(note, listen->note, listen->note_len);
+	if (listen->note_len)
+		memcpy(note, listen->note, listen->note_len);
 	l->watch.fd = l->keep.fd = -1;
 	l->watch.k = k;
 	l->untold.tell = tell_listener;

@@ -114,7 +114,7 @@ static int keeper(const struct cis_config *config, int argc, char **argv)
 	char *env[] = { NULL }, exe[4096];
 	char **args = calloc((size_t)argc + 2, sizeof(*args));
 	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
-	struct cis_keeper *k;
+	static struct cis_keeper *k; /* one that cannot start is left as it is, not lost */
 	struct cis_error err;
 	int status = 1;
 
