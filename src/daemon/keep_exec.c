@@ -252,6 +252,8 @@ int keep_exec_resume(struct cis_keeper *k)
 	if (f) {
 		fclose(f);
 		close(atoi(getenv(KEEP_TABLE_ENV)));
+		cis_log(CIS_LOG_INFO, "keeper: it has become another program in place; %zu guest(s) are held", k->nr_guests);
+		engine_answer(k->serving, DUE_EXECED, 0, "");
 	}
 	unsetenv(KEEP_TABLE_ENV);
 	return r;

@@ -12,7 +12,8 @@
 
 #include "daemon/keep.h"
 
-#define KEEP_TABLE_ENV "CISTERN_KEPT"
+#define KEEP_TABLE_ENV	   "CISTERN_KEPT"
+#define KEEP_TABLE_VERSION 1u /* of lines that a reader has to know */
 
 /**
  * keep_exec() - execute @path with our arguments and environment, and all that we hold

@@ -143,7 +143,8 @@ int cis_keeper_create(struct cis_keeper **ret, struct cis_error *err)
 	keep_init(&k->keep);
 	k->clock = cis_now_ns;
 	k->upgrade_ns = UPGRADE_NS;
-	k->handover.sections = -1;
+	k->handover.sections = k->exec.out.fd = -1;
+	k->exec.out.k = k;
 	k->signals.fd = k->control_fd = -1;
 	k->signals.k = k;
 	for (unsigned i = 0; i < KEEPER_ENGINES; i++) {
@@ -179,6 +180,7 @@ void cis_keeper_destroy(struct cis_keeper *k)
 	free(k->handover.program);
 	if (k->handover.sections >= 0)
 		close(k->handover.sections);
+	exec_close(k);
 	control_close(k);
 	argv_free(k->argv);
 	argv_free(k->envp);
@@ -243,6 +245,7 @@ int cis_keeper_step(struct cis_keeper *k)
 	}
 	engines_tick(k);
 	engines_flush(k);
+	exec_tick(k);
 	return 0;
 }
 

@@ -22,6 +22,7 @@
 #define CIS_DAEMON_KEEPER_H
 
 #include <stdbool.h>
+#include <stdio.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -94,6 +95,9 @@ void cis_keeper_set_upgrade(struct cis_keeper *k, unsigned ms);
 /** cis_keeper_fd() - readable when cis_keeper_step() would not wait; or after cis_keeper_timeout_ms(), -1 for never. */
 int cis_keeper_fd(const struct cis_keeper *k);
 int cis_keeper_timeout_ms(const struct cis_keeper *k);
+
+/** cis_keeper_probe() - say what this keeper knows, so that one that runs can tell whether it can become this one. */
+void cis_keeper_probe(FILE *out);
 
 /** cis_keeper_step() - wait for one event and act on it.  Return: 0, or -errno when it cannot wait. */
 int cis_keeper_step(struct cis_keeper *k);

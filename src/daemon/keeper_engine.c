@@ -1,6 +1,7 @@
 /* The wires to engines: telling them, doing what they ask for. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -48,6 +49,18 @@ void engines_untell(struct cis_keeper *k, struct untold *u)
 {
 	for (unsigned i = 0; i < KEEPER_ENGINES; i++)
 		engine_untell(&k->engines[i], u);
+}
+
+void engine_answer(struct engine *e, enum engine_due due, int error, const char *text)
+{
+	struct answer *a;
+
+	if (!e)
+		return;
+	a = due == DUE_EXECED ? &e->execed : &e->upgrading;
+	a->error = error;
+	snprintf(a->text, sizeof(a->text), "%s", text);
+	e->due |= due;
 }
 
 int engine_send(struct engine *e, const struct cis_wire_msg *msg)
@@ -114,6 +127,12 @@ static int tell_quiesce(struct engine *e)
 	return r;
 }
 
+static int tell_answer(struct engine *e, enum engine_due due, enum cis_wire_type type, const struct answer *a)
+{
+	return tell_due(e, due, &(struct cis_wire_msg){ .type = type, .error = (uint32_t)a->error, .body = a->text,
+							.body_len = strlen(a->text) });
+}
+
 /* Not before the other one knows that it is let go: without a keeper it would go on, and two would serve. */
 static int tell_go(struct engine *e)
 {
@@ -129,18 +148,17 @@ static int tell_go(struct engine *e)
 /* Where one engine follows another. */
 static int tell_succession(struct engine *e)
 {
-	struct cis_wire_msg upgrading = { .type = CIS_WIRE_UPGRADING, .error = (uint32_t)e->answer_error, .body = e->answer,
-					  .body_len = strlen(e->answer) }, resume = upgrading;
 	struct cis_wire_msg take = { .type = CIS_WIRE_TAKE, .fds = &e->wire.k->handover.sections, .nr_fds = 1 };
-	int r = tell_due(e, DUE_UPGRADING, &upgrading);
+	int r = tell_answer(e, DUE_UPGRADING, CIS_WIRE_UPGRADING, &e->upgrading);
 
-	resume.type = CIS_WIRE_RESUME;
 	if (!r)
 		r = tell_quiesce(e);
 	if (!r)
 		r = tell_due(e, DUE_TAKE, &take);
 	if (!r)
-		r = tell_due(e, DUE_RESUME, &resume);
+		r = tell_answer(e, DUE_RESUME, CIS_WIRE_RESUME, &e->upgrading);
+	if (!r)
+		r = tell_answer(e, DUE_EXECED, CIS_WIRE_EXECED, &e->execed);
 	if (!r)
 		r = tell_go(e);
 	return r ? r : tell_due(e, DUE_LET_GO, &(struct cis_wire_msg){ .type = CIS_WIRE_LET_GO });
@@ -226,6 +244,8 @@ static void obey_serving(struct cis_keeper *k, struct engine *e, struct cis_wire
 		engine_is_ready(k);
 	else if (msg->type == CIS_WIRE_UPGRADE)
 		handover_begin(k, msg);
+	else if (msg->type == CIS_WIRE_EXEC)
+		exec_begin(k, msg);
 	else if (msg->type == CIS_WIRE_HANDOVER)
 		handover_take(k, msg);
 	else if (c && msg->type == CIS_WIRE_SWAP)

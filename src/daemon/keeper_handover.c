@@ -18,20 +18,9 @@
 #include "base/log.h"
 #include "base/point.h"
 #include "daemon/keeper_int.h"
+#include "os/pidfd.h"
 
 #define LEAVE_NS 5000000000ull /* for an engine that was let go: it finishes what clients asked for */
-
-/* UPGRADING or RESUME, to whoever serves. */
-static void answer(struct cis_keeper *k, enum engine_due due, int error, const char *why)
-{
-	struct engine *e = k->serving;
-
-	if (!e)
-		return;
-	e->answer_error = error;
-	snprintf(e->answer, sizeof(e->answer), "%s", why);
-	e->due |= due;
-}
 
 static void step_to(struct cis_keeper *k, enum handover_step step)
 {
@@ -77,7 +66,7 @@ static void undone(struct cis_keeper *k)
 	cis_log(CIS_LOG_ERROR, "keeper: no hand-over: %s; %s", h->why,
 		k->serving ? "the engine that serves goes on" : "another engine is started");
 	CIS_POINT(keeper_undone);
-	answer(k, h->has_quiesced ? DUE_RESUME : DUE_UPGRADING, h->error, h->why);
+	engine_answer(k->serving, h->has_quiesced ? DUE_RESUME : DUE_UPGRADING, h->error, h->why);
 	finish(k, drop_swap);
 }
 
@@ -158,6 +147,8 @@ static int begin(struct cis_keeper *k, const struct cis_wire_msg *msg, struct ci
 
 	if (h->step != HANDOVER_NONE)
 		return cis_fail(err, EBUSY, "another hand-over is under way");
+	if (k->exec.program)
+		return cis_fail(err, EBUSY, "the keeper is about to become another program");
 	if (!e)
 		return cis_fail(err, EBUSY, "the engines before this one have not ended yet");
 	r = keeper_program(k, msg, &program, err);
@@ -182,7 +173,7 @@ void handover_begin(struct cis_keeper *k, const struct cis_wire_msg *msg)
 	begin(k, msg, &err);
 	if (err.code)
 		cis_log(CIS_LOG_ERROR, "keeper: no hand-over: %s", err.text);
-	answer(k, DUE_UPGRADING, err.code, err.text);
+	engine_answer(k->serving, DUE_UPGRADING, err.code, err.text);
 }
 
 /* The engine that serves writes the layouts from its layout_min to its layout_max, and the standby has to read one of them. */
@@ -237,7 +228,7 @@ static void standby_ready(struct engine *e, uint64_t arg)
 		step_to(k, HANDOVER_PAUSE);
 		k->serving->due |= DUE_QUIESCE;
 	} else if (h->step == HANDOVER_TAKE && arg == 2 && !(e->due & DUE_TAKE)) {
-		if (!e->has_ended) /* else its end is what counts, and is told next */
+		if (!e->has_ended && !cis_pidfd_has_exited(e->process.fd)) /* else its end is what counts, and is told next */
 			commit(k);
 	} else {
 		handover_fail(k, EPROTO, "the new engine said that it is ready before it can be");

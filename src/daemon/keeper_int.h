@@ -58,6 +58,13 @@ enum engine_due {
 	DUE_GO = 64,
 	DUE_LET_GO = 128,
 	DUE_STOP = 256,
+	DUE_EXECED = 512,
+};
+
+/** struct answer - to a request of an engine: errno, 0, and why */
+struct answer {
+	int error;
+	char text[400];
 };
 
 /** struct gone - something that a standby was told of and that is there no more: RELEASED or UNLISTENED */
@@ -73,7 +80,7 @@ struct gone {
  * @pid:     0: not our child (attached), or its end has been seen
  * @kill_ns: when it is killed; 0: it is not
  * @has_ended: its process has; what it said before is still heard
- * @answer:  text of UPGRADING or RESUME, with @answer_error
+ * @upgrading: what UPGRADING or RESUME says; @execed: what EXECED says
  */
 struct engine {
 	struct watch wire, process;
@@ -87,8 +94,7 @@ struct engine {
 	struct untold *untold, **untold_end;
 	struct gone *gone;
 	size_t nr_gone, room_gone;
-	int answer_error;
-	char answer[400];
+	struct answer upgrading, execed;
 };
 
 enum handover_step { HANDOVER_NONE, HANDOVER_HELLO, HANDOVER_LOAD, HANDOVER_PAUSE, HANDOVER_TAKE, HANDOVER_UNDO };
@@ -109,6 +115,22 @@ struct handover {
 	int sections;
 	int error;
 	char why[400];
+};
+
+/**
+ * struct exec - keeper_exec.c
+ * @program:  that the keeper is to become; NULL: nobody has asked
+ * @pid:      of the one that is asked what it is, 0: it has ended
+ * @is_known: it is a keeper
+ */
+struct exec {
+	char *program;
+	pid_t pid;
+	struct watch out;
+	char said[100];
+	size_t len;
+	bool is_known;
+	uint64_t deadline_ns;
 };
 
 /** struct listener - error is not 0: could not be bound; freed once the engine that asked knows */
@@ -184,6 +206,7 @@ struct cis_keeper {
 	uint64_t restart_ns, pause_ns; /* when the next is started, 0: none is due; what was waited before the last */
 	int status; /* of the last engine */
 	struct handover handover;
+	struct exec exec;
 	uint64_t upgrade_ns;
 
 	int control_fd;
@@ -233,6 +256,8 @@ void engines_untell(struct cis_keeper *k, struct untold *u);
 /** engines_flush() - tell all that is untold, as far as the wires take it. */
 void engines_flush(struct cis_keeper *k);
 void engine_flush(struct engine *e);
+/** engine_answer() - @due is DUE_UPGRADING, DUE_RESUME or DUE_EXECED; NULL-safe. */
+void engine_answer(struct engine *e, enum engine_due due, int error, const char *text);
 int engine_send(struct engine *e, const struct cis_wire_msg *msg);
 /** engine_connect() - @e gets a wire (its own, also on failure), and everything is untold. */
 int engine_connect(struct cis_keeper *k, struct engine *e, int fd, enum engine_role role);
@@ -282,6 +307,14 @@ uint64_t handover_deadline(const struct cis_keeper *k);
 void handover_tick(struct cis_keeper *k);
 /** keeper_program() - the path in UPGRADE or EXEC, checked; malloc'ed.  Return: 0, -EINVAL, -ENOENT, -EACCES, ... */
 int keeper_program(const struct cis_keeper *k, const struct cis_wire_msg *msg, char **ret, struct cis_error *err);
+
+/* keeper_exec.c */
+/** exec_begin() - EXEC. */
+void exec_begin(struct cis_keeper *k, const struct cis_wire_msg *msg);
+/** exec_tick() - become another program, once it has said that it can be one and everything is quiet. */
+void exec_tick(struct cis_keeper *k);
+uint64_t exec_deadline(const struct cis_keeper *k);
+void exec_close(struct cis_keeper *k);
 
 /* keeper_listen.c */
 void listener_open(struct cis_keeper *k, uint64_t id, const struct cis_wire_listen *listen);

@@ -238,6 +238,8 @@ uint64_t engines_deadline(const struct cis_keeper *k)
 {
 	uint64_t first = handover_deadline(k);
 
+	if (exec_deadline(k) < first)
+		first = exec_deadline(k);
 	if (is_restart_due(k) && k->restart_ns < first)
 		first = k->restart_ns;
 	for (unsigned i = 0; i < KEEPER_ENGINES; i++)

@@ -20,16 +20,18 @@ static const char usage[] =
 	"      --control PATH   listen for commands on this socket\n"
 	"      --set KEY=VALUE  set a key of the configuration; may be repeated\n"
 	"      --engine         be the engine; only the keeper says this\n"
+	"      --probe          say what keepers this one can follow; only the keeper asks\n"
 	"  -h, --help           show this and exit\n"
 	"  -V, --version        show the version and exit\n"
 	"\n"
 	"cisternd(8) lists the keys.  Exit status: 0, 1 for a failure, 2 for wrong usage.\n";
 
-enum { OPT_CONFIG = 256, OPT_CONTROL, OPT_SET, OPT_ENGINE };
+enum { OPT_CONFIG = 256, OPT_CONTROL, OPT_SET, OPT_ENGINE, OPT_PROBE };
 
 static const struct option options[] = {
 	{ "config", required_argument, NULL, OPT_CONFIG }, { "control", required_argument, NULL, OPT_CONTROL },
 	{ "set", required_argument, NULL, OPT_SET },	   { "engine", no_argument, NULL, OPT_ENGINE },
+	{ "probe", no_argument, NULL, OPT_PROBE },
 	{ "help", no_argument, NULL, 'h' },		   { "version", no_argument, NULL, 'V' },
 	{ 0 },
 };
@@ -59,6 +61,10 @@ static int parse(int argc, char **argv, struct cis_config *c, int *ret_engine)
 			rc = 0;
 			if (opt == 'h' || opt == 'V') {
 				fputs(opt == 'h' ? usage : "cisternd " CISTERN_VERSION "\n", stdout);
+				return 1;
+			}
+			if (opt == OPT_PROBE) {
+				cis_keeper_probe(stdout);
 				return 1;
 			}
 			if (opt == '?')

@@ -30,7 +30,8 @@
  *	SWAP		id connection, arg bytes; the descriptor of a state memfd in the layout that the standby knows: held
  *			instead of the old one once the standby has taken over, dropped if it does not
  *	HANDOVER	answers QUIESCE: the descriptor of a sealed memfd of sections (sections.h), or errno and reason
- *	EXEC		body: path of the binary that the keeper itself becomes, in place (empty: the same again)
+ *	EXEC		body: path of the binary that the keeper itself becomes, in place, and all
+ *			engines to come (empty: that of engines)
  *
  * keeper to engine:
  *

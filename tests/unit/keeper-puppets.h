@@ -33,6 +33,7 @@ struct word {
 struct puppet {
 	int sock, wire, control;
 	pid_t pid;
+	bool is_deaf; /* for now */
 	char program[128];
 	struct word words[WORDS];
 	size_t nr_words;
@@ -40,7 +41,7 @@ struct puppet {
 
 static struct {
 	char self[4096], dir[64];
-	struct cis_keeper *k;
+	struct cis_keeper *k; /* NULL: it is another process */
 	uint64_t now;
 	int rendezvous;
 	struct puppet *puppets;
@@ -181,11 +182,11 @@ static inline void show_turn(void)
 {
 	struct pollfd p[2 + PUPPETS];
 
-	p[0] = (struct pollfd){ .fd = cis_keeper_fd(show.k), .events = POLLIN };
+	p[0] = (struct pollfd){ .fd = show.k ? cis_keeper_fd(show.k) : -1, .events = POLLIN };
 	p[1] = (struct pollfd){ .fd = show.rendezvous, .events = POLLIN };
 	for (size_t i = 0; i < show.nr_puppets; i++)
-		p[2 + i] = (struct pollfd){ .fd = show.puppets[i].wire, .events = POLLIN };
-	if (cis_keeper_timeout_ms(show.k) == 0) {
+		p[2 + i] = (struct pollfd){ .fd = show.puppets[i].is_deaf ? -1 : show.puppets[i].wire, .events = POLLIN };
+	if (show.k && cis_keeper_timeout_ms(show.k) == 0) {
 		assert_int_equal(cis_keeper_step(show.k), 0);
 		return;
 	}
@@ -213,7 +214,7 @@ static inline void quiet(void)
 		bool is_busy = cis_keeper_timeout_ms(show.k) == 0 || poll(&p, 1, 0);
 
 		for (size_t i = 0; i < show.nr_puppets; i++) {
-			struct pollfd w = { .fd = show.puppets[i].wire, .events = POLLIN };
+			struct pollfd w = { .fd = show.puppets[i].is_deaf ? -1 : show.puppets[i].wire, .events = POLLIN };
 
 			is_busy |= poll(&w, 1, 0) > 0;
 		}
@@ -245,7 +246,8 @@ static inline bool puppet_is_gone(const struct puppet *p)
 	return kill(p->pid, 0) && errno == ESRCH;
 }
 
-static inline int show_open(void **state)
+/** show_stage() - what puppets need. */
+static inline int show_stage(void)
 {
 	struct cis_sock_opts opts = CIS_SOCK_OPTS;
 
@@ -256,8 +258,13 @@ static inline int show_open(void **state)
 	show.now = 1000000 * MS;
 	show.layout_min = show.layout_max = 1;
 	show.is_mute = false;
-	if (!show.puppets || !mkdtemp(show.dir) || cis_sock_listen(show_path("rendezvous"), &opts, &show.rendezvous, NULL) ||
-	    cis_keeper_create(&show.k, NULL))
+	show.k = NULL;
+	return !show.puppets || !mkdtemp(show.dir) || cis_sock_listen(show_path("rendezvous"), &opts, &show.rendezvous, NULL);
+}
+
+static inline int show_open(void **state)
+{
+	if (show_stage() || cis_keeper_create(&show.k, NULL))
 		return -1;
 	cis_keeper_set_clock(show.k, show_clock, NULL);
 	return cis_keeper_control(show.k, show_path("control"), NULL);
