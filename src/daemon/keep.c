@@ -259,7 +259,7 @@ void keep_conn_changed(struct conn *c, size_t unread)
 
 	if (c->is_orphan)
 		return; /* its record is what it had */
-	if (conn_is_silent(c) && k->keep.notify < 0 && c->keep.fd < 0)
+	if (conn_is_silent(c) && k->keep.notify < 0 && c->keep.fd < 0 && !k->keep.is_leaving)
 		return; /* nobody could be given its socket again */
 	keep_conn_name(name, c->id, 'r');
 	if (ensure_record(k, &c->keep, name))

@@ -74,6 +74,8 @@ struct keep {
 	struct keep_names found; /* while they are read */
 	size_t nr_stored, max_stored;
 	bool is_full; /* and that was said */
+	bool is_gathering; /* whether there is an engine, which knows of everything, is seen at the end */
+	bool is_leaving; /* for another program in place, which is given the sockets of those that said nothing yet, too */
 	char boot[37];
 	int control_fd; /* of a keeper before, until it is asked for */
 	struct keep_mark control;

@@ -38,6 +38,8 @@ static void put_conn(FILE *f, const struct conn *c)
 	put_fd(f, m, KEEP_BIT_SOCK, name, c->sock_fd);
 	keep_conn_name(name, c->id, m->state == 'n' ? 'n' : 'm');
 	put_fd(f, m, m->state == 'n' ? KEEP_BIT_STATE_N : KEEP_BIT_STATE, name, c->state_fd);
+	keep_conn_name(name, c->id, 'p');
+	put_fd(f, NULL, 0, name, c->pidfd);
 	for (unsigned i = 0; i < c->nr_fds; i++) {
 		keep_conn_name(name, c->id, (char)('0' + i));
 		put_fd(f, m, i, name, c->fds[i]);
@@ -127,20 +129,32 @@ static int check(const struct cis_keeper *k, struct cis_error *err)
 			return cis_fail(err, ENOSPC, "keeper: %s: has no record", l->listen.path);
 	for (size_t i = 0; i < KEEPER_BUCKETS; i++)
 		for (struct conn *c = k->buckets[i]; c; c = c->next)
-			if (c->keep.fd < 0 && !conn_is_silent(c))
+			if (c->keep.fd < 0)
 				return cis_fail(err, ENOSPC, "keeper: connection %" PRIu64 ": has no record", c->id);
 	return 0;
+}
+
+static void record_silent(struct cis_keeper *k)
+{
+	k->keep.is_leaving = true;
+	for (size_t i = 0; i < KEEPER_BUCKETS; i++)
+		for (struct conn *c = k->buckets[i]; c; c = c->next)
+			if (c->keep.fd < 0)
+				keep_conn_changed(c, 0);
+	k->keep.is_leaving = false;
 }
 
 int keep_exec(struct cis_keeper *k, const char *path, struct cis_error *err)
 {
 	char number[16], *args[ARGS_MAX + 1];
 	_cleanup_free_ char *text = malloc(64 << 10);
-	int fd, r = check(k, err);
+	int fd, r;
 	FILE *f;
 
 	if (!text)
 		return cis_fail(err, ENOMEM, "keeper: no memory");
+	record_silent(k);
+	r = check(k, err);
 	if (!r && (r = arguments(text, 64 << 10, path, args)))
 		cis_fail(err, -r, "keeper: its own arguments: %s", strerror(-r));
 	if (r)

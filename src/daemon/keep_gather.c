@@ -168,14 +168,15 @@ static void skip_unread(struct conn *c, size_t unread)
 }
 
 /* By the socket where it can say (Linux 6.5), else by number, if that process is as old as the record says. */
-static void restore_peer(struct conn *c, const struct keep_record *r)
+static void restore_peer(struct conn *c, struct keep_names *n, const struct keep_record *r)
 {
 	uint64_t start = 0;
 
 	c->peer = r->peer;
 	c->start = r->start;
 	c->is_exited = r->flags & KEEP_EXITED;
-	if (c->is_exited || !r->peer.pid)
+	c->pidfd = take_of(n, c, 'p', 0); /* of ourselves before an exec: whose end the engine has not been told, if it has ended */
+	if (c->is_exited || c->pidfd >= 0 || !r->peer.pid)
 		return;
 	if (strcmp(r->boot, c->sock.k->keep.boot) || cis_pidfd_open(r->peer.pid, &c->pidfd) == -ESRCH)
 		c->is_exited = true;
@@ -244,7 +245,7 @@ static int restore_conn(struct cis_keeper *k, struct keep_names *n, const struct
 	c->where.note = NULL;
 	c->error = (int)r->error;
 	c->why = c->error ? "it was broken off before this daemon started" : NULL;
-	restore_peer(c, r);
+	restore_peer(c, n, r);
 	c->sock_fd = take_of(n, c, 's', KEEP_BIT_SOCK);
 	restore_bytes(c, r);
 	restore_fds(c, n, r);
@@ -436,10 +437,14 @@ int cis_keeper_gather(struct cis_keeper *k, const struct cis_keep_opts *opts, st
 	for (size_t i = 0; i < names.nr; i++)
 		k->keep.nr_stored += names.names[i].where & KEEP_IS_STORED;
 	k->keep.control_fd = take(&names, "ctl", &k->keep.control, KEEP_BIT_SOCK);
+	k->keep.is_gathering = true;
 	r = restore_all(k, &names);
 	adopt_sockets(k, &names);
 	if (!r)
 		r = keep_exec_resume(k);
+	k->keep.is_gathering = false;
+	if (!has_engine(k))
+		conns_drop(k, conn_is_over);
 	if (r)
 		r = cis_fail(err, -r, "keeper: what was handed over cannot be taken: %s", strerror(-r));
 	hold_strays(&names);

@@ -48,7 +48,7 @@ void conn_changed(struct conn *c)
 		c->is_guest = true;
 		k->nr_guests++;
 	}
-	if (conn_is_over(c) && (conn_is_silent(c) || c->waits_for || !has_engine(k))) {
+	if (conn_is_over(c) && (conn_is_silent(c) || c->waits_for || !(has_engine(k) || k->keep.is_gathering))) {
 		conn_release(k, c);
 		return;
 	}

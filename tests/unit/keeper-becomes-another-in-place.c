@@ -165,6 +165,42 @@ static void test_it_becomes_another(void **state)
 	assert_string_equal(strrchr(engine->program, '/') + 1, "next"); /* later engines are of the same program */
 }
 
+/* One that has said nothing yet, one that has spoken, one whose process ends: each at the moment when the program changes. */
+static void test_clients_in_every_state(void **state)
+{
+	int silent, go[2];
+	size_t before;
+	char byte;
+	pid_t pid;
+
+	assert_int_equal(cis_sock_connect(show_path("g1"), SOCK_STREAM, &silent, NULL), 0);
+	assert_int_equal(pipe(go), 0);
+	pid = fork();
+	if (!pid) {
+		int fd;
+
+		close(go[1]);
+		if (cis_sock_connect(show_path("g1"), SOCK_STREAM, &fd, NULL) || cis_sock_send_all(fd, "ends", 4, NULL, 0))
+			_exit(1);
+		_exit(read(go[0], &byte, 1) ? 2 : 0);
+	}
+	until(!strcmp(word(engine, CIS_WIRE_BYTES)->text, "ends")); /* so the silent one, which came before, is accepted */
+	before = fds_of(keeper);
+	kill(keeper, SIGSTOP);
+	ask(another("next"));
+	close(go[1]);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	kill(keeper, SIGCONT);
+	until(heard(engine, CIS_WIRE_EXECED) && heard(engine, CIS_WIRE_EXITED));
+	assert_int_equal(word(engine, CIS_WIRE_EXECED)->msg.error, 0);
+	assert_int_equal(word(engine, CIS_WIRE_EXITED)->msg.id, word(engine, CIS_WIRE_CONNECTION)->msg.id);
+	assert_in_range(fds_of(keeper), before, before + 1); /* a record for the one that said nothing */
+	assert_int_equal(send(silent, "speaks", 6, 0), 6);
+	until(!strcmp(word(engine, CIS_WIRE_BYTES)->text, "speaks"));
+	assert_int_equal(heard(engine, CIS_WIRE_CONNECTION), 3);
+	cis_fds_close((int[]){ silent, go[0] }, 2);
+}
+
 static void test_again_and_again(void **state)
 {
 	size_t before = fds_of(keeper);
@@ -285,7 +321,8 @@ static int run(void)
 {
 #define TEST(f, open) cmocka_unit_test_setup_teardown(f, open, close_show)
 	const struct CMUnitTest tests[] = {
-		TEST(test_it_becomes_another, open_show), TEST(test_again_and_again, open_show),
+		TEST(test_it_becomes_another, open_show), TEST(test_clients_in_every_state, open_show),
+		TEST(test_again_and_again, open_show),
 		TEST(test_stop_in_the_middle, open_show), TEST(test_programs_that_are_no_keeper, open_show),
 		TEST(test_program_that_says_nothing, open_hasty), TEST(test_not_with_a_hand_over, open_show),
 	};

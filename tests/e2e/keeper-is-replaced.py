@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""The keeper becomes another program in place, under its guests and with its engine; what is no keeper is refused.
+
+Usage: keeper-is-replaced.py BUILD [--times N] [TEST]...
+"""
+import os
+import subprocess
+import sys
+
+import rig
+from crowd import KINDS, Crowd
+from rig import PAGES, Guest, expect, make_image
+
+TIMES = 10
+
+
+def program(daemon, name, *lines):
+    path = daemon.folder + "/" + name
+    with open(path, "w") as file:
+        file.write("#!/bin/sh\n%s\n" % "\n".join(lines))
+    os.chmod(path, 0o755)
+    return path
+
+
+def cmdline(pid):
+    with open("/proc/%d/cmdline" % pid) as file:
+        return file.read().split("\0")
+
+
+def same_descriptors(daemon, before):
+    """As soon as the connections of the command line are closed."""
+    for _ in range(200):
+        after = daemon.descriptors()
+        if after == before:
+            return
+    raise AssertionError("%s\nthen %s" % (before, after))
+
+
+def guests_go_on(daemon):
+    """Keeper and engine in turns: the same process with the same engine, which notices nothing."""
+    memory, image = make_image(daemon, "image", "--chunk", "16", kind=None)
+    guests, keeper = Crowd(daemon, memory, image, KINDS, PAGES), daemon.process.pid
+    for number in range(TIMES):
+        before = daemon.must("GET", "/v1/health")
+        path = daemon.folder + "/cisternd-%d" % number
+        os.symlink(daemon.build + "/cisternd", path)
+        said = daemon.run("upgrade", "--keeper", "--exec", path)
+        assert said == "keeper: replaced, pid %d" % keeper, said
+        assert cmdline(keeper)[0] == path, cmdline(keeper)
+        after = daemon.must("GET", "/v1/health")
+        assert (after["engine_pid"], after["engine"]) == (before["engine_pid"], before["engine"]), (before, after)
+        daemon.run("upgrade")
+    engine = daemon.kill_engine()
+    while daemon.insist("GET", "/v1/health")[1]["engine_pid"] == engine:
+        pass
+    guests.end()
+    print("%d times, %d guests, all bytes right" % (TIMES, guests.served), flush=True)
+
+
+guests_go_on.said = ("the engine was ended by signal 9",)
+
+
+def what_it_holds_stays(daemon):
+    """Not one descriptor more or less, and a guest's are the same."""
+    memory, image = make_image(daemon)
+    guest = Guest(daemon, daemon.put("a", image, fill="none"), "--expect", memory, do="-")
+    daemon.put("expected", image)
+    guest.do("read:0-99")
+    before, shown = daemon.descriptors(), daemon.must("GET", "/v1/guests")
+    for _ in range(5):
+        daemon.run("upgrade", "--keeper")
+    same_descriptors(daemon, before)
+    assert daemon.must("GET", "/v1/guests") == shown
+    guest.do("read")
+    expect(guest.end(), wrong_pages=0)
+    daemon.wait("a", "gone")
+
+
+def what_is_no_keeper_is_refused(daemon):
+    memory, image = make_image(daemon)
+    guest = Guest(daemon, daemon.put("a", image, fill="none"), "--expect", memory, do="-")
+    guest.do("read:0-9")
+    before = daemon.descriptors()
+    for exe, why in ((image, "cannot be executed"), ("/bin/true", "not say that it is a keeper"), (daemon.build + "/cistern", "not say that it is a keeper"),
+                     (program(daemon, "newer", "echo cisternd keeper wire 77 table 1-1"), "version 77"),
+                     (program(daemon, "hangs", "exec sleep 600"), "within 1000 ms")):
+        done = subprocess.run([daemon.build + "/cistern", "upgrade", "--control", daemon.control, "--keeper", "--exec", exe],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 1 and why in done.stderr, (exe, done.returncode, done.stderr)
+    same_descriptors(daemon, before)
+    guest.do("read")
+    expect(guest.end(), wrong_pages=0)
+
+
+what_is_no_keeper_is_refused.config = {"upgrade_ms": 1000}
+
+
+if __name__ == "__main__":
+    if "--times" in sys.argv:
+        at = sys.argv.index("--times")
+        TIMES = int(sys.argv[at + 1])
+        del sys.argv[at:at + 2]
+    rig.run([guests_go_on, what_it_holds_stays, what_is_no_keeper_is_refused], sys.argv[1], shards=2)
