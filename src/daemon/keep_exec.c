@@ -13,8 +13,6 @@
 #include "base/log.h"
 #include "daemon/keeper_int.h"
 
-#define ARGS_MAX 64
-
 extern char **environ;
 
 /* Writing the table. */
@@ -95,8 +93,7 @@ static void let_through(FILE *f, bool open)
 	fcntl(fileno(f), F_SETFD, flags);
 }
 
-/* Our own arguments, the program's name replaced.  @buf is what they point into. */
-static int arguments(char *buf, size_t room, const char *path, char **args)
+int keep_exec_arguments(char *buf, size_t room, const char *path, char **args)
 {
 	int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
 	ssize_t n = fd < 0 ? -1 : read(fd, buf, room - 1);
@@ -106,9 +103,11 @@ static int arguments(char *buf, size_t room, const char *path, char **args)
 		close(fd);
 	if (n <= 0)
 		return -EIO;
+	if ((size_t)n == room - 1)
+		return -E2BIG;
 	buf[n] = 0;
 	for (char *at = buf; at < buf + n; at += strlen(at) + 1) {
-		if (nr == ARGS_MAX)
+		if (nr == KEEP_ARGS_MAX)
 			return -E2BIG;
 		args[nr++] = at;
 	}
@@ -146,8 +145,8 @@ static void record_silent(struct cis_keeper *k)
 
 int keep_exec(struct cis_keeper *k, const char *path, struct cis_error *err)
 {
-	char number[16], *args[ARGS_MAX + 1];
-	_cleanup_free_ char *text = malloc(64 << 10);
+	char number[16], *args[KEEP_ARGS_MAX + 1];
+	_cleanup_free_ char *text = malloc(KEEP_ARGS_BYTES);
 	int fd, r;
 	FILE *f;
 
@@ -155,7 +154,7 @@ int keep_exec(struct cis_keeper *k, const char *path, struct cis_error *err)
 		return cis_fail(err, ENOMEM, "keeper: no memory");
 	record_silent(k);
 	r = check(k, err);
-	if (!r && (r = arguments(text, 64 << 10, path, args)))
+	if (!r && (r = keep_exec_arguments(text, KEEP_ARGS_BYTES, path, args)))
 		cis_fail(err, -r, "keeper: its own arguments: %s", strerror(-r));
 	if (r)
 		return r;

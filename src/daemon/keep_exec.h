@@ -23,6 +23,18 @@
  */
 int keep_exec(struct cis_keeper *k, const char *path, struct cis_error *err);
 
+#define KEEP_ARGS_MAX	64
+#define KEEP_ARGS_BYTES (64u << 10)
+
+/**
+ * keep_exec_arguments() - our own, the program's name replaced
+ * @buf:  what they point into, @room bytes
+ * @args: room for KEEP_ARGS_MAX and NULL
+ *
+ * Return: 0, -E2BIG, -EIO.
+ */
+int keep_exec_arguments(char *buf, size_t room, const char *path, char **args);
+
 /** keep_exec_names() - the descriptors of the table. */
 void keep_exec_names(struct keep_names *n);
 /** keep_exec_resume() - the rest of it, once connections and listeners are restored.  Return: 0 or -errno. */

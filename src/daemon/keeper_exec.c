@@ -1,8 +1,9 @@
 /*
  * EXEC: the keeper becomes another program in place, and its engine stays.
  *
- * An execve() cannot be taken back, so the program is asked first what it is: `PROGRAM --probe` prints one line.  It has
- * to speak the wire that the engine goes on speaking, and to read the table that keep_exec() writes.
+ * An execve() cannot be taken back, so the program is asked first what it is: `PROGRAM ARGUMENTS --probe` prints one line, if
+ * it understands our arguments and configuration.  It has to speak the wire that the engine goes on speaking, and to read
+ * the table that keep_exec() writes.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/log.h"
 #include "base/point.h"
 #include "daemon/keep_exec.h"
@@ -54,7 +56,7 @@ static bool is_keeper(const struct exec *x, struct cis_error *err)
 	unsigned wire, table_min, table_max;
 
 	if (sscanf(x->said, PROBE_FORMAT, &wire, &table_min, &table_max) != 3)
-		cis_fail(err, ENOEXEC, "it does not say that it is a keeper");
+		cis_fail(err, ENOEXEC, "it does not say that it is a keeper that can start here");
 	else if (wire != CIS_WIRE_VERSION)
 		cis_fail(err, EPROTONOSUPPORT, "it speaks version %u to engines, and the one that serves %u", wire,
 			 CIS_WIRE_VERSION);
@@ -87,9 +89,8 @@ static void probe_ready(struct watch *w, uint32_t events)
 }
 
 /* Between fork and exec: only calls that a child of a process with one thread may make. */
-static void become_probe(const struct cis_keeper *k, int out)
+static void become_probe(const struct cis_keeper *k, char **argv, int out)
 {
-	char *argv[] = { k->exec.program, (char *)"--probe", NULL };
 	int none = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	if (dup2(none, 0) < 0 || dup2(out, 1) < 0)
@@ -101,14 +102,23 @@ static void become_probe(const struct cis_keeper *k, int out)
 
 static int probe(struct cis_keeper *k, struct cis_error *err)
 {
+	char *argv[KEEP_ARGS_MAX + 2] = { NULL };
+	_cleanup_free_ char *text = malloc(KEEP_ARGS_BYTES);
 	struct exec *x = &k->exec;
-	int out[2], r;
+	int out[2], r = text ? keep_exec_arguments(text, KEEP_ARGS_BYTES, x->program, argv) : -ENOMEM;
 
+	if (r)
+		return cis_fail(err, -r, "it cannot be asked what it is: %s", strerror(-r));
+	for (char **end = argv;; end++)
+		if (!*end) {
+			*end = (char *)"--probe";
+			break;
+		}
 	if (pipe2(out, O_CLOEXEC | O_NONBLOCK))
 		return cis_fail(err, errno, "it cannot be asked what it is: %s", strerror(errno));
 	x->pid = fork();
 	if (!x->pid)
-		become_probe(k, out[1]);
+		become_probe(k, argv, out[1]);
 	close(out[1]);
 	r = x->pid < 0 ? -errno : watch_add(k, &x->out, out[0], EPOLLIN, probe_ready);
 	if (!r)

@@ -49,7 +49,7 @@ static int set_pair(struct cis_config *c, const char *pair, struct cis_error *er
 }
 
 /* The file first, then what the command line says.  Return: 0, or an exit status plus 1. */
-static int parse(int argc, char **argv, struct cis_config *c, int *ret_engine)
+static int parse(int argc, char **argv, struct cis_config *c, int *ret_role)
 {
 	struct cis_error err = { 0 };
 	const char *file = NULL;
@@ -63,16 +63,12 @@ static int parse(int argc, char **argv, struct cis_config *c, int *ret_engine)
 				fputs(opt == 'h' ? usage : "cisternd " CISTERN_VERSION "\n", stdout);
 				return 1;
 			}
-			if (opt == OPT_PROBE) {
-				cis_keeper_probe(stdout);
-				return 1;
-			}
 			if (opt == '?')
 				return 3;
 			if (opt == OPT_CONFIG)
 				file = optarg;
-			if (opt == OPT_ENGINE)
-				*ret_engine = 1;
+			if (opt == OPT_ENGINE || opt == OPT_PROBE)
+				*ret_role = opt;
 			if (pass && opt == OPT_CONTROL)
 				rc = cis_config_set(c, "control", optarg, &err);
 			if (pass && opt == OPT_SET)
@@ -152,16 +148,21 @@ static int keeper(const struct cis_config *config, int argc, char **argv)
 int main(int argc, char **argv)
 {
 	struct cis_config config;
-	int engine = 0, rc;
+	int role = 0, rc;
 
 	cis_config_init(&config);
-	rc = parse(argc, argv, &config, &engine);
+	rc = parse(argc, argv, &config, &role);
 	if (rc) {
 		cis_config_fini(&config);
 		return rc - 1;
 	}
-	cis_log_set(cis_daemon_log, engine ? "cisternd" : "cisternd keeper", (enum cis_log_level)config.log_level);
-	rc = engine ? cis_engine_main(&config, CIS_WIRE_FD) : keeper(&config, argc, argv);
+	if (role == OPT_PROBE) {
+		cis_keeper_probe(stdout);
+		cis_config_fini(&config);
+		return 0;
+	}
+	cis_log_set(cis_daemon_log, role ? "cisternd" : "cisternd keeper", (enum cis_log_level)config.log_level);
+	rc = role ? cis_engine_main(&config, CIS_WIRE_FD) : keeper(&config, argc, argv);
 	cis_config_fini(&config);
 	return rc;
 }

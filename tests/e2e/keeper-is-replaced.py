@@ -76,6 +76,12 @@ def what_it_holds_stays(daemon):
     daemon.wait("a", "gone")
 
 
+def refused(daemon, exe, why):
+    done = subprocess.run([daemon.build + "/cistern", "upgrade", "--control", daemon.control, "--keeper", "--exec", exe],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and why in done.stderr, (exe, done.returncode, done.stderr)
+
+
 def what_is_no_keeper_is_refused(daemon):
     memory, image = make_image(daemon)
     guest = Guest(daemon, daemon.put("a", image, fill="none"), "--expect", memory, do="-")
@@ -84,9 +90,10 @@ def what_is_no_keeper_is_refused(daemon):
     for exe, why in ((image, "cannot be executed"), ("/bin/true", "not say that it is a keeper"), (daemon.build + "/cistern", "not say that it is a keeper"),
                      (program(daemon, "newer", "echo cisternd keeper wire 77 table 1-1"), "version 77"),
                      (program(daemon, "hangs", "exec sleep 600"), "within 1000 ms")):
-        done = subprocess.run([daemon.build + "/cistern", "upgrade", "--control", daemon.control, "--keeper", "--exec", exe],
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert done.returncode == 1 and why in done.stderr, (exe, done.returncode, done.stderr)
+        refused(daemon, exe, why)
+    with open(daemon.folder + "/cisternd.conf", "a") as file:
+        file.write("of a version to come = yes\n")
+    refused(daemon, daemon.build + "/cisternd", "keeper that can start here")
     same_descriptors(daemon, before)
     guest.do("read")
     expect(guest.end(), wrong_pages=0)

@@ -332,7 +332,7 @@ static int run(void)
 
 int main(int argc, char **argv)
 {
-	if (argc == 2 && !strcmp(argv[1], "--probe"))
+	if (!strcmp(argv[argc - 1], "--probe"))
 		return probe_main(strrchr(argv[0], '/') + 1);
 	if (argc == 3 && !strcmp(argv[1], "--keeper"))
 		return keeper_main(argv[0], argv[2]);
