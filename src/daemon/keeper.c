@@ -234,7 +234,6 @@ int cis_keeper_step(struct cis_keeper *k)
 	struct epoll_event ev;
 	int n;
 
-	engines_flush(k);
 	n = epoll_wait(k->epoll, &ev, 1, cis_keeper_timeout_ms(k));
 	if (n < 0 && errno != EINTR)
 		return -errno;
@@ -253,6 +252,7 @@ int cis_keeper_run(struct cis_keeper *k, int *ret_status)
 {
 	int r = 0;
 
+	engines_flush(k);
 	while (!r && !cis_keeper_is_over(k))
 		r = cis_keeper_step(k);
 	if (!r)

@@ -452,5 +452,8 @@ int cis_keeper_attach(struct cis_keeper *k, int fd, struct cis_error *err)
 	if (k->serving)
 		return cis_fail(err, EBUSY, "keeper: there is an engine already");
 	r = engine_connect(k, e, fd, ENGINE_SERVES);
-	return r ? cis_fail(err, -r, "keeper: the wire: %s", strerror(-r)) : 0;
+	if (r)
+		return cis_fail(err, -r, "keeper: the wire: %s", strerror(-r));
+	engines_flush(k);
+	return 0;
 }
