@@ -157,6 +157,6 @@ int keep_folder_open(struct keep *keep, const char *path, bool is_wish, struct c
 /** keep_folder_names() - add what is there under names that @n does not have; @n is sorted then. */
 void keep_folder_names(struct keep *keep, struct keep_names *n);
 /** keep_lock_note() - who has the lock, for whoever finds it taken. */
-void keep_lock_note(struct keep *keep, int engine);
+void keep_lock_note(struct cis_keeper *k);
 
 #endif

@@ -19,6 +19,7 @@
 #include "os/pidfd.h"
 
 #define LOCK	     "lock"
+#define LOCK_BYTES   160
 #define LOCK_WAIT_MS 2000 /* for processes that are being killed */
 
 /* States are mapped, and records written at each change: only memory will do. */
@@ -49,14 +50,13 @@ static int open_folder(const char *path, int *ret, struct cis_error *err)
 	return 0;
 }
 
-/* The engine has the lock too: as long as it lives, whoever it serves is not to be served by another. */
-static void read_holders(int lock, int *keeper, int *engine)
+/* Engines have the lock too: as long as one lives, whoever it serves is not to be served by another. */
+static void read_holders(int lock, char *text, size_t room)
 {
-	char text[64] = "";
+	ssize_t n = pread(lock, text, room - 1, 0);
 
-	*keeper = *engine = 0;
-	if (pread(lock, text, sizeof(text) - 1, 0) > 0)
-		sscanf(text, "keeper %d engine %d", keeper, engine);
+	text[n > 0 ? n : 0] = 0;
+	text[strcspn(text, "\n")] = 0;
 }
 
 static void wait_for_end(int pid)
@@ -69,21 +69,33 @@ static void wait_for_end(int pid)
 	close(p.fd);
 }
 
+/* "keeper 12 engine 34 engine 56" */
+static void wait_for_holders(const char *text)
+{
+	const char *at = text;
+
+	while ((at = strchr(at, ' '))) {
+		wait_for_end(atoi(++at));
+		at += strcspn(at, " ");
+		at += *at == ' ';
+	}
+}
+
 static int take_lock(struct keep *keep, struct cis_error *err)
 {
-	int fd = openat(keep->dir, LOCK, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600), keeper, engine, high;
+	int fd = openat(keep->dir, LOCK, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600), high;
+	char holders[LOCK_BYTES];
 
 	if (fd < 0)
 		return cis_fail(err, errno, "%s/" LOCK ": %s", keep->path, strerror(errno));
 	if (flock(fd, LOCK_EX | LOCK_NB)) {
-		read_holders(fd, &keeper, &engine);
-		wait_for_end(engine);
-		wait_for_end(keeper);
+		read_holders(fd, holders, sizeof(holders));
+		wait_for_holders(holders);
 		if (flock(fd, LOCK_EX | LOCK_NB)) {
 			close(fd);
 			return cis_fail(err, EBUSY,
-					"%s: another daemon is at work: keeper %d, engine %d; if only the engine is left, end it (its "
-					"guests wait then), and start again", keep->path, keeper, engine);
+					"%s: another daemon is at work: %s; if only an engine is left, end it (its guests wait then), and "
+					"start again", keep->path, holders);
 		}
 	}
 	high = fcntl(fd, F_DUPFD_CLOEXEC, KEEP_FREE_FROM);
@@ -94,15 +106,19 @@ static int take_lock(struct keep *keep, struct cis_error *err)
 	return 0;
 }
 
-void keep_lock_note(struct keep *keep, int engine)
+void keep_lock_note(struct cis_keeper *k)
 {
-	char text[64];
-	int n = snprintf(text, sizeof(text), "keeper %d engine %d\n", (int)getpid(), engine);
+	char text[LOCK_BYTES];
+	int n = snprintf(text, sizeof(text), "keeper %d", (int)getpid());
 
-	if (keep->lock < 0)
+	if (k->keep.lock < 0)
 		return;
-	if (pwrite(keep->lock, text, (size_t)n, 0) != n || ftruncate(keep->lock, n))
-		cis_log(CIS_LOG_WARN, "keeper: %s/" LOCK ": %s", keep->path, strerror(errno));
+	for (unsigned i = 0; i < KEEPER_ENGINES; i++)
+		if (k->engines[i].pid)
+			n += snprintf(text + n, sizeof(text) - (size_t)n, " engine %d", (int)k->engines[i].pid);
+	text[n++] = '\n';
+	if (pwrite(k->keep.lock, text, (size_t)n, 0) != n || ftruncate(k->keep.lock, n))
+		cis_log(CIS_LOG_WARN, "keeper: %s/" LOCK ": %s", k->keep.path, strerror(errno));
 }
 
 int keep_folder_open(struct keep *keep, const char *path, bool is_wish, struct cis_error *err)

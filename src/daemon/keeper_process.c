@@ -94,7 +94,7 @@ int engine_start(struct cis_keeper *k, struct engine *e, enum engine_role role, 
 		goto fail;
 	}
 	e->pid = pid;
-	keep_lock_note(&k->keep, pid);
+	keep_lock_note(k);
 	e->kill_ns = 0;
 	CIS_POINT(keeper_started);
 	r = engine_connect(k, e, pair[0], role);
@@ -205,6 +205,7 @@ static void process_ended(struct watch *w, uint32_t events)
 	CIS_POINT(keeper_engine_ended);
 	engine_hear_out(e);
 	e->pid = 0;
+	keep_lock_note(w->k);
 	CIS_POINT(keeper_heard_out);
 	if (e == w->k->serving)
 		w->k->status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
