@@ -319,6 +319,10 @@ static void fault_zero(struct cis_pager *p, const struct cis_fault *f, const str
 
 	zero_run(p, r, f->pgno, &first, &nr);
 	rc = cis_zeros_bring(p, r, first, nr, &done);
+	if (rc == -ENOENT && f->pgno >= first + done && nr > 1) { /* a neighbour that is not registered any more */
+		first = f->pgno;
+		rc = cis_zeros_bring(p, r, first, 1, &done);
+	}
 	settle(p, f, f->pgno < first + done, rc, &p->stats->faults_zero);
 }
 

@@ -57,7 +57,17 @@ def private(daemon):
     storm(daemon, "--client", "--memory", "private", "--minor")
 
 
-TESTS = [anonymous, shared_copied, shared_mapped, private]
+def beside_pages_that_are_not_registered(daemon):
+    """A Firecracker of that age unregisters what its balloon takes; zero pages come with their neighbours, of which one is gone."""
+    memory, image = rig.make_image(daemon, kind=0)
+    guest = rig.Guest(daemon, daemon.put("a", image, fill="none"), "--expect", memory, "--handshake", "v1.5", do="-")
+    guest.do("remove:0-3")
+    guest.do("read:4-15")
+    guest.do("read")
+    rig.expect(guest.end(), wrong_pages=0)
+
+
+TESTS = [beside_pages_that_are_not_registered, anonymous, shared_copied, shared_mapped, private]
 
 if __name__ == "__main__":
     rig.run(TESTS, sys.argv[1], shards=1, workers=8)
