@@ -2,7 +2,7 @@
 BUILD ?= build
 MESON_OPTIONS ?=
 
-.PHONY: all build deps demo check bench fuzz lab arm64 fresh install asan tsan clean
+.PHONY: all build deps demo check bench scoreboard fuzz lab arm64 fresh install asan tsan clean
 
 all: build
 
@@ -30,6 +30,11 @@ bench:
 	@tools/install-deps.sh build demo bench
 	@$(MAKE) --no-print-directory build
 	@bench/run.sh $(BUILD) "$(BENCH)"
+
+# What is survived, and how often it was tried (doc/reliability.md); or one line of it: make scoreboard ONLY=name TRIALS=n.
+# JSON=file appends one object a line.  All of it takes about an hour.
+scoreboard: build
+	@tests/scoreboard/scoreboard.py $(abspath $(BUILD)) $(ONLY)
 
 # Each fuzz target for FUZZ_SECONDS (default 60).
 fuzz: deps

@@ -2,9 +2,9 @@
 import os
 import signal
 import subprocess
+import sys
 
 import load
-import rig
 
 
 def at_random(board):
@@ -26,4 +26,16 @@ def at_random(board):
     load.with_daemon(board.build, run)
 
 
-LINES = {"kill-random": at_random}
+def at_points(board):
+    """The work is done by the end-to-end test of that name; a trial is a kill at a point, the first time that it is passed, the third, ..."""
+    times, failures = board.trials(8), []
+    test = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../e2e/engine-dies-at-points.py")
+    done = subprocess.run([sys.executable, test, board.build, "--times", str(times)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    said = (done.stdout.strip().splitlines() or [""])[-1]
+    killed = int(said.split()[1]) if said.startswith("killed ") else 0
+    if done.returncode:
+        failures.append((done.stdout + done.stderr)[-3000:])
+    board.score("kill-points", killed, failures, said)
+
+
+LINES = {"kill-random": at_random, "kill-points": at_points}
