@@ -105,6 +105,10 @@ static void act_on_faults(struct cis_pager *p, uint64_t read_ns)
 			continue;
 		if (!cis_region_of_hva(p, msg->arg.pagefault.address, &f.pgno))
 			continue; /* not ours: nothing is registered there by the handshake */
+		if (p->is_detached) { /* it began to wait while the kernel took the region away, which wakes before it does so */
+			p->o.os->wake(p->o.os_ctx, msg->arg.pagefault.address & ~(cis_page_bytes(p) - 1), cis_page_bytes(p));
+			continue;
+		}
 		f.minor = msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_MINOR;
 		cis_fault(p, &f);
 		CIS_POINT(fault_acted);

@@ -220,6 +220,16 @@ void cis_fault_trouble(struct cis_pager *p, const struct cis_fault *f, int rc)
 	case -ENOENT: /* unmapped or unregistered meanwhile: nobody can wait there for us */
 		p->o.os->wake(p->o.os_ctx, cis_hva_of_page(p, r, f->pgno), cis_page_bytes(p));
 		return;
+	case -EFAULT:
+		/*
+		 * A hole was punched between writing in place and mapping, by a thread whose REMOVE was read before: the kernel
+		 * lets it go on at once, and it may be slow.  Who waits faults again, and gets zeros.
+		 */
+		if (r->alias) {
+			p->o.os->wake(p->o.os_ctx, cis_hva_of_page(p, r, f->pgno), cis_page_bytes(p));
+			return;
+		}
+		break;
 	case -ENOMEM:
 		if (f->tries < MEMORY_TRIES) {
 			defer(p, f, cis_pager_now(p) + MEMORY_NS);

@@ -362,5 +362,9 @@ int cis_pager_detach(struct cis_pager *p)
 		return -EBUSY;
 	for (size_t i = 0; i < p->nr_regions; i++)
 		p->o.os->unregister(p->o.os_ctx, p->regions[i].hva, p->regions[i].bytes);
+	/* What is late here would write zeros over what the guest has written since: it is only woken from now on. */
+	p->is_detached = true;
+	p->nr_deferred = 0;
+	cis_pager_wake_all(p);
 	return 0;
 }

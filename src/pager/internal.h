@@ -50,7 +50,7 @@ struct cis_pager {
 	struct cis_image *image;
 	unsigned page_shift;
 	uint64_t nr_pages;
-	bool is_gone, running; /* running: in cis_pager_run() */
+	bool is_gone, is_detached, running; /* running: in cis_pager_run() */
 	bool paused;
 	uint64_t generation; /* of the engine that made this pager */
 	uint64_t *reported;    /* bitmap of pages that failed and were told; NULL before the first */

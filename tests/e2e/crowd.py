@@ -45,7 +45,7 @@ class Crowd:
         sock = put(self.daemon, name, self.image, fill=source.choice(("none", "none", "hot", "all")))
         half = self.pages // 2
         writes = "&write:%d-%d" % (half, half + half // 8)
-        storms = ("", "") if "--populate" in kind else ("&storm:%d," % (self.pages // 8), ",storm:10,read")
+        storms = "&storm:%d," % (self.pages // 8), ",storm:10,read"
         guest = Guest(self.daemon, sock, "--expect", self.memory, "--threads", "3", "--order", "random", "--seed", str(number + 1), *kind,
                       do="&read," + storms[0] + writes + ",join,verify" + storms[1])
         report = guest.end()

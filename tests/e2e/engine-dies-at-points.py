@@ -26,8 +26,6 @@ GUESTS = [(*kind, "--threads", "3", "--order", "random") for kind in crowd.KINDS
 def script(kind):
     half = PAGES // 2
     writes = "&write:%d-%d" % (half, half + 15)
-    if "--populate" in kind:
-        return ["&read", writes, "join", "verify"]
     return ["&read", writes, "&storm:200", "join", "verify", "storm:10", "read"]
 
 

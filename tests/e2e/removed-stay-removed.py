@@ -67,7 +67,22 @@ def beside_pages_that_are_not_registered(daemon):
     rig.expect(guest.end(), wrong_pages=0)
 
 
-TESTS = [beside_pages_that_are_not_registered, anonymous, shared_copied, shared_mapped, private]
+def until_the_kernel_serves_alone(daemon):
+    """Holes are punched while pages are zeroed in place and mapped, and while the filled guest's memory is given back to the kernel: an
+    answer that came late then zeroed what had been written, or poisoned a page (one guest in 130)."""
+    memory, image = rig.make_image(daemon, "image", "--chunk", "16", kind=None)
+    for turn in range(25):
+        guests = []
+        for seat in range(4):
+            sock = daemon.put("g%d.%d" % (turn, seat), image, fill="all")
+            guests.append(rig.Guest(daemon, sock, "--expect", memory, "--order", "random", "--seed", str(4 * turn + seat), "--threads", "3",
+                                    "--client", "--memory", "memfd", "--minor", "--populate",
+                                    do="&read,&storm:200,&write:512-575,join,verify,storm:10,read"))
+        for guest in guests:
+            rig.expect(guest.end(), wrong_pages=0, poisoned=0)
+
+
+TESTS = [until_the_kernel_serves_alone, beside_pages_that_are_not_registered, anonymous, shared_copied, shared_mapped, private]
 
 if __name__ == "__main__":
     rig.run(TESTS, sys.argv[1], shards=1, workers=8)

@@ -44,7 +44,7 @@ def attempt(build, folder, source, process, n):
         with Failing(build, folder, awake_ms=0, handshake_ms=3000, log_level="debug", images=source) as daemon:
             serve(daemon, source + "/nth.cis", source + "/nth.raw")
     except rig.cistern.CisternError as error: # it did not come up: then it must have said why
-        problem = None if "error:" in str(error) else str(error)
+        problem = None if len(str(error).strip().splitlines()) > 1 else str(error)
     except Exception as error:
         with open(folder + "/cisternd.log", errors="replace") as file:
             ended_saying_why = "the daemon has ended" in str(error) and "error:" in file.read()
