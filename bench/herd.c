@@ -179,21 +179,6 @@ struct bench_herd *bench_herd_create(const char *folder, unsigned nr, uint64_t b
 	return herd;
 }
 
-void bench_herd_destroy(struct bench_herd *herd)
-{
-	bench_herd_rest(herd);
-	atomic_store(&herd->stop, true);
-	for (unsigned n = 0; n < herd->nr; n++) {
-		pthread_join(herd->sheep[n].thread, NULL);
-		munmap(herd->sheep[n].mem, herd->bytes);
-		cis_memory_destroy(herd->sheep[n].memory);
-		pthread_mutex_destroy(&herd->sheep[n].lock);
-	}
-	bench_daemon_end(&herd->daemon);
-	free(herd->sheep);
-	free(herd);
-}
-
 const struct bench_daemon *bench_herd_daemon(const struct bench_herd *herd)
 {
 	return &herd->daemon;

@@ -15,9 +15,10 @@ struct bench_herd;
 /**
  * bench_herd_create() - make their image in @folder, start the daemon and have @nr guests of @bytes each served
  * @set: as for bench_daemon_start()
+ *
+ * The guests end with this process, which is their monitor, and the daemon after them: so a herd wants one of its own.
  */
 struct bench_herd *bench_herd_create(const char *folder, unsigned nr, uint64_t bytes, const char *const *set);
-void bench_herd_destroy(struct bench_herd *herd);
 
 const struct bench_daemon *bench_herd_daemon(const struct bench_herd *herd);
 
