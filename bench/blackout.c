@@ -45,15 +45,31 @@ static void upgrade(struct bench_herd *herd)
 	json_decref(body);
 }
 
+/* The one that serves, by its own word; waits for the next while there is none. */
+static pid_t serving(struct bench_herd *herd)
+{
+	struct cis_api *api;
+	struct cis_error err;
+	json_t *health;
+	pid_t pid;
+
+	if (cis_api_open(bench_herd_daemon(herd)->control, &api, &err))
+		bench_die("control socket", err.text);
+	while (cis_api_call(api, "GET", "/v1/health", NULL, &health, &err))
+		pause_ns(1000000);
+	pid = (pid_t)json_integer_value(json_object_get(health, "engine_pid"));
+	json_decref(health);
+	cis_api_close(api);
+	return pid;
+}
+
 static void kill_engine(struct bench_herd *herd)
 {
-	pid_t old = bench_daemon_engine(bench_herd_daemon(herd)), now;
+	pid_t old = serving(herd);
 
 	kill(old, SIGKILL);
-	do {
+	while (serving(herd) == old)
 		pause_ns(1000000);
-		now = bench_daemon_engine(bench_herd_daemon(herd));
-	} while (!now || now == old);
 }
 
 /* Return: the blackout in ms; @ret_usual: p50 of a touch before it, in us. */

@@ -111,8 +111,8 @@ pid_t bench_daemon_engine(const struct bench_daemon *d)
 	f = fopen(path, "r");
 	if (!f)
 		bench_die(path, strerror(errno));
-	while (fscanf(f, "%d", &pid) == 1) /* the last one: those before it are leaving */
-		;
+	if (fscanf(f, "%d", &pid) != 1)
+		pid = 0;
 	fclose(f);
 	return pid;
 }
