@@ -1,9 +1,11 @@
 #include "daemon/engine.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
@@ -17,6 +19,7 @@
 #include "daemon/harden.h"
 #include "os/uffd.h"
 
+#define FDS_FREE     64 /* for requests, and what is not thought of */
 #define TICK_MS	     1000
 #define LINK_BATCH   64
 #define EPOLL_EVENTS 16
@@ -123,6 +126,19 @@ void cis_engine_layers_put(struct cis_engine *e, struct cis_layers *layers)
 		cis_workers_forget(e->workers);
 	}
 	cis_layers_unref(layers);
+}
+
+/* The kernel gives the lowest number that is free.  Each thread opens four for an image that it has not read before. */
+bool cis_engine_is_short(const struct cis_engine *e)
+{
+	rlim_t want = FDS_FREE + 4 * (e->nr_shards + cis_workers_nr(e->workers));
+	struct rlimit files;
+	int fd = fcntl(e->epoll, F_DUPFD_CLOEXEC, 0);
+
+	if (fd < 0)
+		return true;
+	close(fd);
+	return !getrlimit(RLIMIT_NOFILE, &files) && (rlim_t)fd + want >= files.rlim_cur;
 }
 
 struct cis_shard *cis_engine_shard(struct cis_engine *e)

@@ -120,6 +120,9 @@ void cis_engine_image_put(struct cis_engine *e, struct cis_image *img);
 /** cis_engine_layers_put() - give back the layers of a guest that has left; stores that were opened through them are closed. */
 void cis_engine_layers_put(struct cis_engine *e, struct cis_layers *layers);
 
+/** cis_engine_is_short() - so few descriptors are left that what is being served may come to need them. */
+bool cis_engine_is_short(const struct cis_engine *e);
+
 /** cis_engine_shard() - the one with the fewest guests. */
 struct cis_shard *cis_engine_shard(struct cis_engine *e);
 

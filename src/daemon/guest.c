@@ -316,6 +316,8 @@ int cis_guest_put(struct cis_engine *e, const char *id, const struct cis_guest_o
 		return cis_fail(err, EBUSY, "the daemon is stopping");
 	if (live_guests(e) >= e->config->guests)
 		return cis_fail(err, EBUSY, "%u guests are served already (guests in cisternd.conf)", e->config->guests);
+	if (cis_engine_is_short(e))
+		return cis_fail(err, EMFILE, "the daemon has no descriptors left for another guest: raise LimitNOFILE");
 	if (g)
 		cis_guest_forget(g);
 	g = make(e, id, opts, ++e->next_serial);

@@ -111,6 +111,7 @@ static bool attach_noted(struct cis_conn *c)
 static bool attach_new(struct cis_conn *c)
 {
 	struct cis_guest *g = cis_guest_by_serial(c->engine, c->listener);
+	struct cis_error err;
 
 	/* A connection that was silent when its guest's socket was closed may speak long after the guest has gone. */
 	if (!g || g->state != CIS_GUEST_EXPECTED || g->conn) {
@@ -118,6 +119,11 @@ static bool attach_new(struct cis_conn *c)
 		return false;
 	}
 	attach(c, g);
+	if (cis_engine_is_short(c->engine)) {
+		cis_fail(&err, EMFILE, "the daemon has no descriptors left for another guest");
+		cis_guest_refuse(g, &err);
+		return false;
+	}
 	return true;
 }
 

@@ -293,7 +293,7 @@ static bool take_message(struct engine *e)
 
 	if (r == -EAGAIN)
 		return false;
-	if (r == -ENOBUFS) { /* only SWAP and HANDOVER bring descriptors */
+	if (!r && msg.fds_lost) { /* only SWAP and HANDOVER bring descriptors */
 		handover_fail(e->wire.k, ENOBUFS, "the keeper has no descriptor left for what the engine hands over");
 		return true;
 	}

@@ -118,6 +118,25 @@ static bool dispatch_succession(struct cis_keeper_link *link, const struct cis_w
 	return false; /* or a newer keeper's: not for us */
 }
 
+/* One guest has come too many; the others do not notice. */
+static bool told_lost(struct cis_keeper_link *link, const struct cis_wire_msg *msg)
+{
+	switch (msg->type) {
+	case CIS_WIRE_CONNECTION:
+		told_connection(link, msg);
+		break;
+	case CIS_WIRE_BYTES:
+		break;
+	case CIS_WIRE_STATE_MADE:
+		link->ops->state(link->ctx, msg->id, EMFILE, -1, msg->arg);
+		return true;
+	default:
+		return false;
+	}
+	link->ops->broken(link->ctx, msg->id, EMFILE, "the daemon has no descriptors left for another guest");
+	return true;
+}
+
 /* Return: true when the descriptors were handed on. */
 static bool dispatch(struct cis_keeper_link *link, const struct cis_wire_msg *msg)
 {
@@ -125,6 +144,8 @@ static bool dispatch(struct cis_keeper_link *link, const struct cis_wire_msg *ms
 	char why[400];
 
 	snprintf(why, sizeof(why), "%.*s", (int)msg->body_len, (const char *)msg->body);
+	if (msg->fds_lost && told_lost(link, msg))
+		return false;
 	switch (msg->type) {
 	case CIS_WIRE_LISTENING:
 		told_listening(link, msg, why);

@@ -28,8 +28,12 @@ int cis_wire_recv(int fd, struct cis_wire_buf *buf, struct cis_wire_msg *ret)
 	size_t len, nr_fds;
 	int r = cis_sock_recv(fd, buf->bytes, sizeof(buf->bytes), buf->fds, CIS_WIRE_FDS_MAX, &nr_fds, &len);
 
-	if (r)
+	bool lost = r == -ENOBUFS;
+
+	if (r && !lost)
 		return r;
+	if (lost)
+		r = 0, nr_fds = 0;
 	if (!len && !nr_fds)
 		return -EPIPE;
 	if (len < CIS_WIRE_HEAD_BYTES || cis_le32(buf->bytes + 28) != len - CIS_WIRE_HEAD_BYTES)
@@ -49,6 +53,7 @@ int cis_wire_recv(int fd, struct cis_wire_buf *buf, struct cis_wire_msg *ret)
 		.body_len = len - CIS_WIRE_HEAD_BYTES,
 		.fds = buf->fds,
 		.nr_fds = nr_fds,
+		.fds_lost = lost,
 	};
 	return 0;
 }

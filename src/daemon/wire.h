@@ -70,6 +70,7 @@
 #ifndef CIS_DAEMON_WIRE_H
 #define CIS_DAEMON_WIRE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -135,6 +136,7 @@ struct cis_wire_msg {
 	size_t body_len;
 	const int *fds;
 	size_t nr_fds;
+	bool fds_lost; /* it had some, and this process has no room for them; receiving only */
 };
 
 /**
@@ -151,7 +153,8 @@ struct cis_wire_buf {
 
 /**
  * cis_wire_recv() - one packet, without waiting
- * @ret: points into @buf; its descriptors are the caller's
+ * @ret: points into @buf; its descriptors are the caller's.  Where this process has no room for them they are closed,
+ *       and fds_lost says so
  *
  * Return: 0; -EAGAIN; -EPIPE (the other end is closed); -EPROTO (not a packet of
  * ours), -EPROTONOSUPPORT (one of another version): its descriptors are closed; ...

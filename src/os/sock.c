@@ -275,10 +275,9 @@ static int receive(int fd, int flags, void *buf, size_t len, int *fds, size_t ma
 	if (n < 0)
 		return -errno;
 	r = take_fds(&msg, fds, max_fds, ret_fds);
-	if (r)
-		return r;
-	*ret_len = (size_t)n;
-	return 0;
+	if (!r || r == -ENOBUFS)
+		*ret_len = (size_t)n;
+	return r;
 }
 
 int cis_sock_recv(int fd, void *buf, size_t len, int *fds, size_t max_fds, size_t *ret_fds, size_t *ret_len)

@@ -77,7 +77,8 @@ int cis_sock_send_all(int fd, const void *buf, size_t len, const int *fds, size_
  * packet longer than @len are errors; all descriptors are closed then.
  *
  * Return: 0; -EAGAIN, ...; -E2BIG (too many descriptors),
- * -ENOBUFS (control data truncated: this process has no descriptor left),
+ * -ENOBUFS (control data truncated: this process has no descriptor left; @ret_len
+ * bytes have come all the same),
  * -EPROTO (other control data), -EMSGSIZE (packet too long).
  */
 int cis_sock_recv(int fd, void *buf, size_t len, int *fds, size_t max_fds, size_t *ret_fds, size_t *ret_len);
