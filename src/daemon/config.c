@@ -30,6 +30,8 @@ static const struct key {
 	{ "guests", NUMBER, offsetof(struct cis_config, guests), 1000000 },
 	{ "tries", NUMBER, offsetof(struct cis_config, tries), 20 },
 	{ "store_deadline_ms", NUMBER, offsetof(struct cis_config, store_deadline_ms), 3600000 },
+	{ "fault_rate", NUMBER, offsetof(struct cis_config, fault_rate), 10000000 },
+	{ "fault_burst", NUMBER, offsetof(struct cis_config, fault_burst), 10000000 },
 	{ "handshake_ms", NUMBER, offsetof(struct cis_config, handshake_ms), 3600000 },
 	{ "upgrade_ms", NUMBER, offsetof(struct cis_config, upgrade_ms), 3600000 },
 	{ "stop", DRAIN_WAIT, offsetof(struct cis_config, stop_drains), 0 },
@@ -52,8 +54,8 @@ void cis_config_init(struct cis_config *c)
 	*c = (struct cis_config){
 		.control = strdup("/run/cistern/control.sock"), .keep = strdup("auto"), .traces = strdup("/var/lib/cistern/traces"),
 		.images = strdup("/var/lib/cistern/images"), .store_layers = strdup(""), .user = strdup(""), .guests = 4096,
-		.tries = 4, .store_deadline_ms = 10000, .handshake_ms = 10000, .upgrade_ms = 10000, .awake_ms = 100, .harden = true,
-		.stop_drains = true, .neighbours = true, .detach = true, .log_level = CIS_LOG_INFO,
+		.tries = 4, .store_deadline_ms = 10000, .fault_burst = 1000, .handshake_ms = 10000, .upgrade_ms = 10000,
+		.awake_ms = 100, .harden = true, .stop_drains = true, .neighbours = true, .detach = true, .log_level = CIS_LOG_INFO,
 	};
 }
 

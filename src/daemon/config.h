@@ -20,6 +20,8 @@ struct cis_config {
 	unsigned guests;    /* guests = N: at most */
 	unsigned tries;	    /* tries = N: reads of a chunk that is damaged, before the guest's failure policy */
 	unsigned store_deadline_ms; /* store_deadline_ms = N: so long a read that fails is tried again, before it */
+	unsigned fault_rate; /* fault_rate = N: events of a guest answered in a second; 0: as many as there is time for */
+	unsigned fault_burst; /* fault_burst = N: and beyond that at once */
 	unsigned handshake_ms; /* handshake_ms = N: a handshake that is not complete by then is refused */
 	unsigned upgrade_ms; /* upgrade_ms = N: a hand-over of which a step takes longer is given up */
 	bool stop_drains;   /* stop = drain|wait: fill guests wholly and let them go, or wait for them to end */

@@ -342,7 +342,8 @@ int cis_guest_seat(struct cis_guest *g, struct cis_error *err)
 			.tries = e->config->tries, .store_deadline_ns = e->config->store_deadline_ms * 1000000ull,
 			.generation = e->generation,
 		},
-		.uffd = g->memory.uffd, .layers = g->layers, .fill = g->fill, .detach = e->config->detach, .record = g->record,
+		.uffd = g->memory.uffd, .layers = g->layers, .fault_rate = e->config->fault_rate,
+		.fault_burst = e->config->fault_burst, .fill = g->fill, .detach = e->config->detach, .record = g->record,
 		.notice = notice, .ctx = g,
 	};
 	int rc = g->seat ? 0 : check_state(g, &opts.pager.adopt, err);

@@ -42,6 +42,7 @@ static const struct counter counters[] = {
 	{ "cistern_failures_total", "outcome=\"killed\"", NULL, AT(killed) },
 	{ "cistern_failures_total", "outcome=\"stalled\"", NULL, AT(stalled) },
 	{ "cistern_failures_total", "outcome=\"recovered\"", NULL, AT(recovered) },
+	{ "cistern_guest_held_back_total", NULL, "Times that a guest had to wait for its fault_rate", AT(held_back) },
 	{ "cistern_install_again_total", NULL, "Installs that the kernel put off (EAGAIN)", AT(again) },
 };
 

@@ -11,9 +11,9 @@
 
 #include "daemon/awake.h"
 #include "daemon/stores.h"
+#include "daemon/turns.h"
 
 #define EVENTS	    64
-#define TURNS	    4  /* batches of events of one guest before the next one's turn */
 #define JOBS_BESIDE 2u /* fill jobs out for a guest beside those that workers run: they never wait for the shard */
 
 struct cis_shard {
@@ -26,22 +26,24 @@ struct cis_shard {
 	struct cis_scratch *scratch;
 	struct cis_stores stores;
 	struct cis_seat *timed; /* those with a deadline */
-	struct cis_seat *stirred; /* those for which a read has ended */
+	struct cis_turns turns; /* of those that have something to do */
 	bool stop;
 	atomic_uint seats;
 };
 
 struct cis_seat {
+	struct cis_turn turn; /* first: the seat is found by it */
 	struct cis_shard *shard;
 	struct cis_pager *pager;
 	int uffd;
 	struct cis_layers *layers;
 	enum cis_fill fill, told;
-	bool detach, record, adopted, sitting, leaving, pausing, paused, is_timed, is_stirred;
+	bool detach, record, adopted, sitting, leaving, pausing, paused, is_timed;
 	unsigned jobs_out;
+	uint64_t event_ns, burst, full_ns, held_ns, held_back; /* its rate, see hold_back(); held_ns: until then, 0: it is not */
 	void (*notice)(void *notice);
 	void *ctx;
-	struct cis_seat *next_timed, *next_stirred;
+	struct cis_seat *next_timed;
 };
 
 static void notify(struct cis_seat *seat, const struct cis_notice *what)
@@ -77,16 +79,16 @@ static void guest_gone(void *ctx)
 	notify(ctx, &(struct cis_notice){ .type = CIS_NOTICE_GONE });
 }
 
-/* Acted on at the end of the turn: the seat may leave then, and has an event in shard_main()'s hands before. */
+static void make_ready(struct cis_seat *seat)
+{
+	if (!seat->held_ns)
+		cis_turn_want(&seat->shard->turns, &seat->turn);
+}
+
+/* Its turn comes: the store that called may be in the middle of something. */
 static void read_ended(void *ctx)
 {
-	struct cis_seat *seat = ctx;
-
-	if (seat->is_stirred)
-		return;
-	seat->is_stirred = true;
-	seat->next_stirred = seat->shard->stirred;
-	seat->shard->stirred = seat;
+	make_ready(ctx);
 }
 
 /* A store that cannot be opened still has to answer: each read ends with the reason. */
@@ -106,6 +108,14 @@ static void watch(struct cis_shard *shard, int fd, void *ptr)
 	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = ptr };
 
 	epoll_ctl(shard->epoll, EPOLL_CTL_ADD, fd, &ev);
+}
+
+static void poll_events(struct cis_seat *seat, uint32_t events)
+{
+	struct epoll_event ev = { .events = events, .data.ptr = seat };
+
+	if (seat->sitting)
+		epoll_ctl(seat->shard->epoll, EPOLL_CTL_MOD, seat->uffd, &ev);
 }
 
 static struct cis_store *store_of(void *ctx, const struct cis_image *img)
@@ -188,9 +198,14 @@ static void untime(struct cis_seat *seat)
 	seat->is_timed = false;
 }
 
+static uint64_t deadline_of(const struct cis_seat *seat)
+{
+	return seat->held_ns ? seat->held_ns : cis_pager_deadline(seat->pager);
+}
+
 static void retime(struct cis_seat *seat)
 {
-	bool want = cis_pager_deadline(seat->pager) != UINT64_MAX;
+	bool want = deadline_of(seat) != UINT64_MAX;
 
 	if (want == seat->is_timed)
 		return;
@@ -203,18 +218,6 @@ static void retime(struct cis_seat *seat)
 	seat->is_timed = true;
 }
 
-static void unstir(struct cis_seat *seat)
-{
-	struct cis_seat **at = &seat->shard->stirred;
-
-	if (!seat->is_stirred)
-		return;
-	while (*at != seat)
-		at = &(*at)->next_stirred;
-	*at = seat->next_stirred;
-	seat->is_stirred = false;
-}
-
 static void leave_now(struct cis_seat *seat)
 {
 	struct cis_shard *shard = seat->shard;
@@ -222,7 +225,7 @@ static void leave_now(struct cis_seat *seat)
 	if (!cis_pager_quiesce(seat->pager))
 		return; /* a job or a read is still out, and comes back here */
 	untime(seat);
-	unstir(seat);
+	cis_turn_drop(&shard->turns, &seat->turn);
 	if (seat->told == CIS_FILL_ALL)
 		cis_pager_detach(seat->pager); /* its monitor may hold the userfaultfd and run on, with nobody to answer */
 	if (seat->sitting)
@@ -258,15 +261,56 @@ static void settle(struct cis_seat *seat)
 	retime(seat);
 }
 
+/* Turns. */
+
+/* Its events wait in the kernel until its rate allows more (a bucket of tokens, kept as the time at which it is full again). */
+static void hold_back(struct cis_seat *seat, unsigned events)
+{
+	uint64_t now, burst_ns = seat->burst * seat->event_ns;
+
+	if (!seat->event_ns || !events)
+		return;
+	now = cis_now_ns(NULL);
+	if (seat->full_ns < now)
+		seat->full_ns = now;
+	seat->full_ns += events * seat->event_ns;
+	if (seat->full_ns <= now + burst_ns)
+		return;
+	seat->held_ns = seat->full_ns - burst_ns;
+	seat->held_back++;
+	poll_events(seat, 0);
+}
+
+/* It may be the last of the seat: another thread frees it when it has left. */
 static void serve(struct cis_seat *seat)
 {
+	struct cis_turns *turns = &seat->shard->turns;
+	unsigned events;
+	uint64_t ns;
+	bool more = false;
+
 	cis_awake_touch(seat->shard->awake);
-	for (int turn = 0; turn < TURNS && !seat->pausing && cis_pager_run(seat->pager); turn++)
-		;
+	if (!seat->pausing) {
+		more = cis_pager_run(seat->pager);
+		cis_pager_slice(seat->pager, &ns, &events);
+		cis_turn_used(turns, &seat->turn, ns);
+		hold_back(seat, events);
+	}
+	if (more && !seat->held_ns)
+		cis_turn_again(turns, &seat->turn);
 	settle(seat);
 }
 
-static void serve_due(struct cis_shard *shard)
+static void serve_round(struct cis_shard *shard)
+{
+	struct cis_turn *turn;
+
+	cis_turns_round(&shard->turns);
+	while ((turn = cis_turns_next(&shard->turns)))
+		serve((struct cis_seat *)turn);
+}
+
+static void ready_due(struct cis_shard *shard)
 {
 	struct cis_seat *seat = shard->timed, *next;
 	uint64_t now;
@@ -276,36 +320,31 @@ static void serve_due(struct cis_shard *shard)
 	now = cis_now_ns(NULL);
 	for (; seat; seat = next) {
 		next = seat->next_timed;
-		if (cis_pager_deadline(seat->pager) <= now)
-			serve(seat);
+		if (deadline_of(seat) > now)
+			continue;
+		if (seat->held_ns) {
+			seat->held_ns = 0;
+			poll_events(seat, EPOLLIN);
+		}
+		make_ready(seat);
 	}
 }
 
 /* How long to wait, or NULL for ever. */
 static const struct timespec *timeout_of(const struct cis_shard *shard, struct timespec *ts)
 {
-	uint64_t at = UINT64_MAX, now;
+	uint64_t at = cis_turns_any(&shard->turns) ? 0 : UINT64_MAX, now;
 
-	for (const struct cis_seat *seat = shard->timed; seat; seat = seat->next_timed)
-		if (cis_pager_deadline(seat->pager) < at)
-			at = cis_pager_deadline(seat->pager);
+	for (const struct cis_seat *seat = shard->timed; seat && at; seat = seat->next_timed)
+		if (deadline_of(seat) < at)
+			at = deadline_of(seat);
 	if (at == UINT64_MAX)
 		return NULL;
-	now = cis_now_ns(NULL);
+	now = at ? cis_now_ns(NULL) : 0;
 	at = at > now ? at - now : 0;
 	ts->tv_sec = (time_t)(at / 1000000000u);
 	ts->tv_nsec = (long)(at % 1000000000u);
 	return ts;
-}
-
-static void serve_stirred(struct cis_shard *shard)
-{
-	while (shard->stirred) {
-		struct cis_seat *seat = shard->stirred;
-
-		unstir(seat);
-		serve(seat);
-	}
 }
 
 static void reap_stores(struct cis_shard *shard)
@@ -326,16 +365,16 @@ static void *shard_main(void *arg)
 
 		for (int i = 0; i < n; i++) {
 			if (ev[i].data.ptr == &shard->box)
-				mail = true; /* read last, so that a seat is not given up while its events are still in ev */
+				mail = true;
 			else if (ev[i].data.ptr == &shard->stores)
 				reap_stores(shard);
 			else
-				serve(ev[i].data.ptr);
+				make_ready(ev[i].data.ptr);
 		}
-		serve_due(shard);
+		ready_due(shard);
 		if (mail)
-			cis_mailbox_run(&shard->box);
-		serve_stirred(shard);
+			cis_mailbox_run(&shard->box); /* a seat that leaves is taken off the list */
+		serve_round(shard);
 	}
 	return NULL;
 }
@@ -352,6 +391,7 @@ int cis_shard_create(unsigned nr, struct cis_workers *workers, struct cis_mailbo
 	shard->workers = workers;
 	shard->control = control;
 	shard->awake = awake;
+	cis_turns_init(&shard->turns, cis_now_ns, NULL);
 	rc = cis_scratch_create(&shard->scratch);
 	if (rc)
 		goto fail;
@@ -439,6 +479,7 @@ int cis_seat_create(struct cis_shard *shard, const struct cis_seat_opts *opts, s
 		return cis_fail(err, ENOMEM, "out of memory for a guest");
 	*seat = (struct cis_seat){
 		.shard = shard, .uffd = opts->uffd, .layers = opts->layers, .fill = opts->fill, .detach = opts->detach,
+		.event_ns = opts->fault_rate ? 1000000000u / opts->fault_rate : 0, .burst = opts->fault_burst,
 		.record = opts->record, .adopted = opts->pager.adopt, .notice = opts->notice, .ctx = opts->ctx,
 	};
 	pager.size = sizeof(pager);
@@ -522,6 +563,8 @@ static void pause_seat(void *arg)
 	struct cis_seat *seat = arg;
 
 	seat->pausing = true;
+	seat->held_ns = 0;
+	cis_turn_drop(&seat->shard->turns, &seat->turn);
 	untime(seat);
 	settle(seat);
 }
@@ -571,6 +614,7 @@ static void report(void *arg)
 	struct cis_pager *p = ask->seat->pager;
 
 	ask->report->stats = *cis_pager_stats(p);
+	ask->report->stats.held_back = ask->seat->held_back;
 	ask->report->recording = cis_pager_recording(p);
 	ask->report->recorded = cis_pager_recorded(p);
 	ask->report->memory_bytes = cis_pager_memory(p);

@@ -55,6 +55,7 @@ struct cis_notice {
  *          callbacks) is filled in
  * @uffd:   borrowed until the seat is destroyed
  * @layers: that its images are read through, or NULL; as long as @uffd
+ * @fault_rate, @fault_burst: events a second, and beyond that at once, that it is answered; 0: no limit
  * @fill:   how far to fill
  * @detach: let the kernel serve the guest alone once it is filled wholly
  * @record: from the first touch on
@@ -64,6 +65,7 @@ struct cis_seat_opts {
 	struct cis_pager_opts pager;
 	int uffd;
 	struct cis_layers *layers;
+	unsigned fault_rate, fault_burst;
 	enum cis_fill fill;
 	bool detach, record;
 	void (*notice)(void *notice);

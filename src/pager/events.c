@@ -5,7 +5,8 @@
 #include "base/point.h"
 #include "pager/internal.h"
 
-#define BATCH 256u /* events a run, so that a storm of one guest does not keep its shard from the others */
+#define BATCH	 256u	/* events read at once */
+#define SLICE_NS 40000u /* of faults a run, and then the one at hand: what other guests of the shard may have to wait */
 
 /* Return: 0, or 1 when the gate stays shut until the REMOVEs are marked, or -errno; @ret_full: there may be more. */
 static int read_batch(struct cis_pager *p, size_t *ret_n, bool *ret_full)
@@ -15,6 +16,8 @@ static int read_batch(struct cis_pager *p, size_t *ret_n, bool *ret_full)
 	bool shut = p->jobs_out > 0;
 	int rc;
 
+	if (cis_ring_used(&p->o.state) >= BATCH)
+		return -EAGAIN; /* the last slices have left enough to do */
 	if (max > BATCH)
 		max = BATCH;
 	if (shut)
@@ -93,13 +96,19 @@ static void act_on_removes(struct cis_pager *p)
 	}
 }
 
-static void act_on_faults(struct cis_pager *p, uint64_t read_ns)
+/*
+ * As many as a slice has time for; the rest stays in the ring for the next run.  A REMOVE that is read meanwhile is acted on
+ * before them, which is right: its page is then another for them too.
+ */
+static void act_on_faults(struct cis_pager *p, uint64_t start_ns)
 {
-	uint64_t n = cis_ring_used(&p->o.state);
+	uint64_t n = cis_ring_used(&p->o.state), i;
 
-	for (uint64_t i = 0; i < n && !p->is_gone; i++) {
+	if (!p->nr_left)
+		p->left_ns = start_ns;
+	for (i = 0; i < n && !p->is_gone && p->now_ns - start_ns < SLICE_NS; i++) {
 		const struct uffd_msg *msg = cis_ring_at(&p->o.state, i);
-		struct cis_fault f = { .since_ns = read_ns };
+		struct cis_fault f = { .since_ns = i < p->nr_left ? p->left_ns : start_ns };
 
 		if (msg->event != UFFD_EVENT_PAGEFAULT)
 			continue;
@@ -113,25 +122,31 @@ static void act_on_faults(struct cis_pager *p, uint64_t read_ns)
 		cis_fault(p, &f);
 		CIS_POINT(fault_acted);
 	}
-	cis_ring_drop(&p->o.state, n);
+	cis_ring_drop(&p->o.state, p->is_gone ? n : i);
+	p->slice_events = (unsigned)i;
+	if (i >= p->nr_left)
+		p->left_ns = start_ns;
+	p->nr_left = p->is_gone ? 0 : n - i;
 }
 
 static bool run(struct cis_pager *p)
 {
 	bool full = false;
 	size_t n = 0;
+	uint64_t start;
 	int rc;
 
+	p->slice_events = 0;
+	p->slice_ns = 0;
 	rc = read_batch(p, &n, &full);
 	p->blocked_ns = 0;
-	if (rc >= 0) {
-		uint64_t now = cis_pager_now(p);
-
+	start = rc >= 0 || p->nr_left ? cis_pager_now(p) : p->now_ns;
+	if (rc >= 0)
 		act_on_removes(p);
-		if (rc == 1)
-			pthread_rwlock_unlock(&p->gate);
-		act_on_faults(p, now);
-	}
+	if (rc == 1)
+		pthread_rwlock_unlock(&p->gate);
+	if (rc >= 0 || p->nr_left)
+		act_on_faults(p, start);
 	if (rc < 0 && rc != -EAGAIN && rc != -EINTR) {
 		cis_pager_set_gone(p);
 		return false;
@@ -139,7 +154,15 @@ static bool run(struct cis_pager *p)
 	cis_fault_retry(p, false);
 	cis_fetch_retry(p);
 	cis_fill_sweep(p);
-	return full || (p->waiters_due && !p->blocked_ns);
+	if (p->now_ns != start)
+		p->slice_ns = cis_pager_now(p) - start;
+	return full || p->nr_left || (p->waiters_due && !p->blocked_ns);
+}
+
+void cis_pager_slice(const struct cis_pager *p, uint64_t *ret_ns, unsigned *ret_events)
+{
+	*ret_ns = p->slice_ns;
+	*ret_events = p->slice_events;
 }
 
 bool cis_pager_run(struct cis_pager *p)

@@ -203,6 +203,14 @@ void cis_fault_fail(struct cis_pager *p, const struct cis_fault *f, const struct
 	kill_or_stall(p, f, p->o.policy == CIS_POLICY_KILL, err);
 }
 
+void cis_fault_busy(struct cis_pager *p, const struct cis_fault *f, uint64_t due_ns)
+{
+	if (f->since_ns)
+		defer(p, f, due_ns);
+	else
+		p->fill_busy = true;
+}
+
 void cis_fault_trouble(struct cis_pager *p, const struct cis_fault *f, int rc)
 {
 	const struct cis_region *r = cis_region_of_page(p, f->pgno);

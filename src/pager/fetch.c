@@ -9,7 +9,9 @@
 #include "pager/internal.h"
 
 #define BLOCK	      4096u
-#define FETCHES_MAX   64u
+#define FETCHES_MAX   64u	 /* of a guest */
+#define FILLS_MAX     16u	 /* of these, for what only the fill wants */
+#define BUSY_NS	      1000000u	 /* when others have all buffers */
 #define FIRST_RETRY_NS 50000000u /* then 2, 4, 8, 16 times as long: a short trouble of a store must not kill a guest (hazard 11) */
 #define TRIES_IN_TIME 4u	 /* a read that hangs leaves time for others */
 #define OVERDUE_NS    1000000000u
@@ -403,6 +405,16 @@ static struct cis_fetch *new_fetch(struct cis_pager *p)
 	return f;
 }
 
+/*
+ * Buffers are the shard's.  Each guest may have as many as are left, so that what comes free goes to who has few: dynamic
+ * thresholds (Choudhury and Hahne, 1998).
+ */
+static bool may_fetch(const struct cis_pager *p, const struct cis_fault *fault, size_t bytes)
+{
+	return p->nr_fetches < (fault->since_ns ? FETCHES_MAX : FILLS_MAX) &&
+	       p->nr_fetches < cis_scratch_left(p->o.scratch, bytes);
+}
+
 void cis_fetch_start(struct cis_pager *p, const struct cis_fault *fault, const struct cis_page_loc *loc)
 {
 	unsigned chunk_shift = cis_image_info(loc->img)->chunk_shift;
@@ -416,14 +428,14 @@ void cis_fetch_start(struct cis_pager *p, const struct cis_fault *fault, const s
 			f->fault_tries = fault->tries;
 		return;
 	}
-	f = p->nr_fetches < FETCHES_MAX ? new_fetch(p) : NULL;
+	f = may_fetch(p, fault, (size_t)cis_unit_chunks(p, loc->img) << chunk_shift) ? new_fetch(p) : NULL;
 	if (f) {
 		f->nr_chunks = cis_unit_chunks(p, loc->img);
 		f->buf = cis_scratch_get(p->o.scratch, (size_t)f->nr_chunks << chunk_shift);
 	}
 	if (!f || !f->buf) {
 		free(f);
-		cis_fault_trouble(p, fault, -EAGAIN);
+		cis_fault_busy(p, fault, p->nr_fetches ? UINT64_MAX : cis_pager_now(p) + BUSY_NS);
 		return;
 	}
 	f->id = cis_pager_new_id(p);

@@ -21,6 +21,7 @@
 #define HOT_BYTES   ((uint64_t)1 << 20)	  /* raw bytes a job before the guest runs: few messages */
 #define COLD_BYTES  ((uint64_t)256 << 10) /* and beside it: a fault that waits for a job does not wait long */
 #define SWEEP_PAGES 4096u
+#define BUSY_NS	    1000000u	/* too many reads are under way for one more */
 #define SWEEP_NS    10000000u	/* before the next pass, twice as long each time, up to ... */
 #define SWEEP_MAX_NS 1000000000u
 #define TROUBLE_NS  50000000u	/* likewise, after a read that failed */
@@ -320,8 +321,11 @@ void cis_fill_sweep(struct cis_pager *p)
 	if (p->want < CIS_FILL_ALL || p->jobs_out || next_range(p, &end) || cis_pager_now(p) < p->again_ns)
 		return;
 	end = p->sweep + SWEEP_PAGES < p->nr_pages ? p->sweep + SWEEP_PAGES : p->nr_pages;
-	while (p->sweep < end && !p->is_gone && !p->blocked_ns && !p->trouble_ns)
+	p->fill_busy = false;
+	while (p->sweep < end && !p->is_gone && !p->blocked_ns && !p->trouble_ns && !p->fill_busy)
 		sweep_page(p, p->sweep++);
+	if (p->fill_busy)
+		p->again_ns = p->now_ns + BUSY_NS;
 	if (p->blocked_ns) {
 		p->again_ns = p->blocked_ns;
 		return;

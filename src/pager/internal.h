@@ -72,6 +72,10 @@ struct cis_pager {
 	 */
 	uint64_t blocked_ns;
 
+	uint64_t nr_left, left_ns; /* events in the ring that the last run had no time for; when the first was read */
+	uint64_t slice_ns;	   /* what the last run took; 0: next to nothing */
+	unsigned slice_events;
+
 	struct cis_fetch *fetches; /* under way or waiting to be retried */
 	struct cis_fetch *spare;
 	unsigned nr_fetches;
@@ -90,6 +94,7 @@ struct cis_pager {
 	uint64_t fill_touched;
 	uint64_t sweep;	     /* next page of the final pass */
 	uint64_t sweep_missed;
+	bool fill_busy; /* too many reads are under way for one more of the sweep */
 	uint64_t again_ns, pause_ns; /* not before then; the pause before it */
 	uint64_t trouble_ns, trouble_pause_ns; /* likewise, as a read failed; 0: none did of late */
 	unsigned jobs_out, hot_jobs_out;
@@ -210,6 +215,9 @@ void cis_fault(struct cis_pager *p, const struct cis_fault *f);
 
 /** cis_fault_trouble() - an install for a fault ended with @rc: put the fault off, drop it or fail it. */
 void cis_fault_trouble(struct cis_pager *p, const struct cis_fault *f, int rc);
+
+/** cis_fault_busy() - too many reads are under way: put it off, until one ends (UINT64_MAX) or to a time; the fill comes back by itself. */
+void cis_fault_busy(struct cis_pager *p, const struct cis_fault *f, uint64_t due_ns);
 
 /** cis_fault_fail() - the page cannot be produced: act on the policy.  The fill's: only if no later try can bring it either. */
 void cis_fault_fail(struct cis_pager *p, const struct cis_fault *f, const struct cis_error *err);

@@ -105,6 +105,7 @@ struct cis_pager_stats {
 	uint64_t errors_read, errors_timeout, errors_damaged; /* reads that failed, took too long, or gave wrong bytes */
 	uint64_t retries;	   /* reads tried again */
 	uint64_t poisoned, stalled, recovered; /* pages that could not be produced, by what was done; recovered: came after all */
+	uint64_t held_back;	   /* times that its rate was reached; the shard's */
 	uint64_t killed;	   /* guests, 0 or 1; the engine's, which does it */
 	uint64_t again;		   /* EAGAIN from the kernel */
 	struct cis_hist fault_ns;  /* from reading the event to waking the guest */
@@ -193,12 +194,15 @@ bool cis_pager_quiesce(struct cis_pager *p);
  * cis_pager_run() - read and act on events, and on what was put off and is due
  *
  * Called when the userfaultfd is readable, when cis_pager_deadline() has come,
- * and after @stirred.  Bounded: a storm of events does not keep the
- * shard from its other guests.
+ * and after @stirred.  Bounded: some 40 us and the fault at hand, so that a storm
+ * of events does not keep the shard from its other guests.
  *
  * Return: true when there may be more to do at once.
  */
 bool cis_pager_run(struct cis_pager *p);
+
+/** cis_pager_slice() - what the last cis_pager_run() took, and how many events it acted on. */
+void cis_pager_slice(const struct cis_pager *p, uint64_t *ret_ns, unsigned *ret_events);
 
 /** cis_pager_deadline() - when cis_pager_run() wants to be called again, on the clock; UINT64_MAX: not by time. */
 uint64_t cis_pager_deadline(const struct cis_pager *p);

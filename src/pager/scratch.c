@@ -9,6 +9,7 @@
 #define BLOCK	    4096u
 #define SMALL_BYTES ((size_t)64 << 10)
 
+static const unsigned out_max[2] = { 512, 24 };
 static const unsigned free_max[2] = { 256, 8 }; /* 16 MiB each; what a burst took beyond that goes back to the kernel */
 
 int cis_scratch_create(struct cis_scratch **ret)
@@ -72,6 +73,7 @@ struct cis_iobuf *cis_scratch_get(struct cis_scratch *s, size_t bytes)
 	if (buf) {
 		s->free[class] = buf->next;
 		s->nr_free[class]--;
+		s->nr_out[class]++;
 		return buf;
 	}
 	buf = malloc(sizeof(*buf));
@@ -83,13 +85,22 @@ struct cis_iobuf *cis_scratch_get(struct cis_scratch *s, size_t bytes)
 		return NULL;
 	}
 	buf->data = data;
+	s->nr_out[class]++;
 	return buf;
+}
+
+unsigned cis_scratch_left(const struct cis_scratch *s, size_t bytes)
+{
+	int class = class_of(bytes);
+
+	return s->nr_out[class] < out_max[class] ? out_max[class] - s->nr_out[class] : 0;
 }
 
 void cis_scratch_put(struct cis_scratch *s, struct cis_iobuf *buf)
 {
 	int class = class_of(buf->bytes - 2 * BLOCK);
 
+	s->nr_out[class]--;
 	if (s->nr_free[class] == free_max[class]) {
 		free_buf(buf);
 		return;

@@ -24,7 +24,7 @@ struct cis_scratch {
 	char *raw;	  /* CIS_SPAN_MAX, decoded bytes */
 	const char *zero; /* CIS_SPAN_MAX zeros, never written */
 	struct cis_iobuf *free[2]; /* small and large */
-	unsigned nr_free[2];
+	unsigned nr_free[2], nr_out[2];
 	struct {
 		struct cis_codec_params *params; /* the decoder holds a reference, so the address stays its own */
 		struct cis_decoder *dec;
@@ -38,6 +38,14 @@ void cis_scratch_destroy(struct cis_scratch *s);
 /** cis_scratch_get() - a buffer for a read of up to CIS_SPAN_MAX bytes; NULL without memory. */
 struct cis_iobuf *cis_scratch_get(struct cis_scratch *s, size_t bytes);
 void cis_scratch_put(struct cis_scratch *s, struct cis_iobuf *buf);
+
+/**
+ * cis_scratch_left() - buffers of this size that its user may take beside those that are out
+ *
+ * Of those up to 64 KiB 512 in all, of larger ones 24: 85 MiB a thread at most.  Whoever can do without asks first;
+ * cis_scratch_get() does not count.
+ */
+unsigned cis_scratch_left(const struct cis_scratch *s, size_t bytes);
 
 /** cis_scratch_decoder() - this thread's decoder for an image; NULL without memory. */
 struct cis_decoder *cis_scratch_decoder(struct cis_scratch *s, const struct cis_image *img);

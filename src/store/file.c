@@ -27,6 +27,7 @@
 #define DEPTH 64u
 #define RING  (DEPTH * 2) /* room for a cancel of each */
 #define ALIGN 4096u
+#define REAPS 2u /* at once: each is decoded and installed from done, while others of the thread wait */
 
 /* cis_store_req.flags */
 #define BUFFERED 1u /* the direct read was refused: through the page cache */
@@ -331,13 +332,13 @@ static void file_reap(struct cis_store *store)
 {
 	struct file *f = file_of(store);
 	struct io_uring_cqe *cqe;
-	uint64_t count;
+	uint64_t count, one = 1;
 
 	if (f->has_ring < 1)
 		return;
 	if (read(f->event, &count, sizeof(count)) < 0 && errno != EAGAIN)
 		return;
-	while (f->has_ring > 0 && !io_uring_peek_cqe(&f->ring, &cqe)) { /* done may submit, and the ring be given up for it */
+	for (unsigned i = 0; i < REAPS && f->has_ring > 0 && !io_uring_peek_cqe(&f->ring, &cqe); i++) {
 		void *what = io_uring_cqe_get_data(cqe);
 		int res = cqe->res;
 
@@ -345,8 +346,10 @@ static void file_reap(struct cis_store *store)
 		if (what == f)
 			f->alarm_ns = 0;
 		else if (what)
-			complete(f, what, res);
+			complete(f, what, res); /* done may submit, and the ring be given up for it */
 	}
+	if (f->has_ring > 0 && io_uring_cq_ready(&f->ring) && write(f->event, &one, sizeof(one)) < 0)
+		return; /* cannot be: it holds far more */
 	expire(f);
 	queue_drain(f);
 }

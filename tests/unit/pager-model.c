@@ -64,9 +64,10 @@ static struct cis_store *store_of(void *ctx, const struct cis_image *img)
 	return &w->store;
 }
 
+/* Each look takes time, so that a run of the pager ends in the middle of what it has read. */
 static uint64_t model_clock(void *ctx)
 {
-	return ((struct world *)ctx)->clock_ns;
+	return ((struct world *)ctx)->clock_ns += 9000;
 }
 
 static void page_failed(void *ctx, uint64_t pgno, enum cis_outcome outcome, const struct cis_error *err)
