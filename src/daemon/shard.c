@@ -563,6 +563,8 @@ static void pause_seat(void *arg)
 	struct cis_seat *seat = arg;
 
 	seat->pausing = true;
+	if (seat->held_ns)
+		poll_events(seat, EPOLLIN);
 	seat->held_ns = 0;
 	cis_turn_drop(&seat->shard->turns, &seat->turn);
 	untime(seat);
