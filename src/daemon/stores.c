@@ -61,3 +61,22 @@ void cis_stores_drop(struct cis_stores *s, const struct cis_image *img, const st
 		*e = s->entry[--s->nr];
 	}
 }
+
+static bool is_among(const struct cis_store *store, struct cis_store *const *keep, size_t n)
+{
+	while (n && keep[n - 1] != store)
+		n--;
+	return n;
+}
+
+void cis_stores_keep(struct cis_stores *s, struct cis_store *const *keep, size_t n)
+{
+	for (size_t i = 0; i < s->nr;) {
+		if (is_among(s->entry[i].store, keep, n)) {
+			i++;
+			continue;
+		}
+		close_entry(&s->entry[i]);
+		s->entry[i] = s->entry[--s->nr];
+	}
+}

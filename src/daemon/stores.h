@@ -21,6 +21,9 @@ struct cis_store *cis_stores_of(struct cis_stores *s, const struct cis_image *im
 /** cis_stores_fini() - close all; no request is in flight. */
 void cis_stores_fini(struct cis_stores *s);
 
+/** cis_stores_keep() - close all but those in @keep. */
+void cis_stores_keep(struct cis_stores *s, struct cis_store *const *keep, size_t n);
+
 /** cis_stores_drop() - close those of @img, and those through @layers, which nobody reads any more; each may be NULL. */
 void cis_stores_drop(struct cis_stores *s, const struct cis_image *img, const struct cis_layers *layers);
 

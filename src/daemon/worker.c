@@ -7,6 +7,9 @@
 
 #include "daemon/stores.h"
 
+#define SLOTS	8u	/* jobs that a worker has begun and whose bytes it waits for */
+#define LOOK_NS 5000000u
+
 struct cis_workers {
 	pthread_mutex_t lock; /* of all below */
 	pthread_cond_t wake;
@@ -17,21 +20,6 @@ struct cis_workers {
 	pthread_t *threads;
 };
 
-static struct cis_work *take(struct cis_workers *w)
-{
-	for (int c = 0; c < CIS_JOB_CLASSES; c++) {
-		struct cis_work *work = w->first[c];
-
-		if (!work)
-			continue;
-		w->first[c] = work->next;
-		if (!work->next)
-			w->end[c] = &w->first[c];
-		return work;
-	}
-	return NULL;
-}
-
 /** struct thread - what a worker has of its own; @job is in the order in which they were begun */
 struct thread {
 	struct cis_scratch *scratch;
@@ -39,15 +27,41 @@ struct thread {
 	struct begun {
 		struct cis_work *work;
 		struct cis_store *store;
-	} job[CIS_JOBS_A_WORKER];
+	} job[SLOTS];
 	unsigned nr;
 	bool must_wait; /* the last one's bytes were not at hand */
 };
 
+static unsigned held_for(const struct thread *t, const void *ctx)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < t->nr; i++)
+		n += t->job[i].work->ctx == ctx;
+	return n;
+}
+
+/* The first of the most urgent class, but no more of one guest than its share: its store may hang. */
+static struct cis_work *take(struct cis_workers *w, const struct thread *t)
+{
+	for (int c = 0; c < CIS_JOB_CLASSES; c++)
+		for (struct cis_work **at = &w->first[c]; *at; at = &(*at)->next) {
+			struct cis_work *work = *at;
+
+			if (held_for(t, work->ctx) == CIS_JOBS_A_WORKER)
+				continue;
+			*at = work->next;
+			if (!work->next)
+				w->end[c] = at;
+			return work;
+		}
+	return NULL;
+}
+
 /* Bytes that are at hand are better decoded while they are in the cache than put behind others. */
 static bool wants_more(const struct thread *t)
 {
-	return !t->nr || (t->must_wait && t->nr < CIS_JOBS_A_WORKER);
+	return !t->nr || (t->must_wait && t->nr < SLOTS);
 }
 
 static void begin(struct thread *t, struct cis_work *work)
@@ -59,14 +73,39 @@ static void begin(struct thread *t, struct cis_work *work)
 	t->job[t->nr++] = b;
 }
 
-static void run_first(struct thread *t)
+static void run(struct thread *t, unsigned i)
 {
-	struct begun b = t->job[0];
+	struct begun b = t->job[i];
 
 	while (cis_fill_job_step(b.work->job, t->scratch, b.store))
 		;
-	memmove(&t->job[0], &t->job[1], --t->nr * sizeof(b));
+	memmove(&t->job[i], &t->job[i + 1], (--t->nr - i) * sizeof(b));
 	cis_mailbox_post(b.work->to, b.work->done, b.work);
+}
+
+/* The first one whose bytes are here; else a look a while later, as work of other guests may have come. */
+static void run_one(struct thread *t)
+{
+	for (unsigned i = 0; i < t->nr; i++) {
+		if (t->job[i].store)
+			cis_store_reap(t->job[i].store);
+		if (cis_fill_job_begin(t->job[i].work->job, t->scratch, t->job[i].store)) {
+			run(t, i);
+			return;
+		}
+	}
+	cis_store_wait(t->job[0].store, cis_now_ns(NULL) + LOOK_NS);
+	t->must_wait = true;
+}
+
+/* Handles that no job in hand reads by. */
+static void drop_idle(struct thread *t)
+{
+	struct cis_store *keep[SLOTS];
+
+	for (unsigned i = 0; i < t->nr; i++)
+		keep[i] = t->job[i].store;
+	cis_stores_keep(&t->stores, keep, t->nr);
 }
 
 static void *worker_main(void *arg)
@@ -80,7 +119,7 @@ static void *worker_main(void *arg)
 	pthread_mutex_lock(&w->lock);
 	for (;;) {
 		bool forget = forgot != w->forget;
-		struct cis_work *work = !forget && wants_more(&t) ? take(w) : NULL;
+		struct cis_work *work = wants_more(&t) ? take(w, &t) : NULL;
 
 		if (!work && !t.nr && !forget && w->stop)
 			break;
@@ -88,15 +127,14 @@ static void *worker_main(void *arg)
 			pthread_cond_wait(&w->wake, &w->lock);
 			continue;
 		}
-		if (!t.nr)
-			forgot = w->forget;
+		forgot = w->forget;
 		pthread_mutex_unlock(&w->lock);
+		if (forget)
+			drop_idle(&t);
 		if (work)
 			begin(&t, work);
 		else if (t.nr)
-			run_first(&t);
-		else
-			cis_stores_fini(&t.stores);
+			run_one(&t);
 		pthread_mutex_lock(&w->lock);
 	}
 	pthread_mutex_unlock(&w->lock);

@@ -21,7 +21,7 @@ struct cis_work {
 	struct cis_work *next;
 };
 
-/* Jobs that a worker takes on at once when it has to wait for their bytes. */
+/* Jobs of one guest that a worker takes on at once when it has to wait for their bytes; of all guests a few more. */
 #define CIS_JOBS_A_WORKER 3u
 
 struct cis_workers;
@@ -35,7 +35,7 @@ void cis_workers_destroy(struct cis_workers *w);
 /** cis_workers_submit() - from any thread. */
 void cis_workers_submit(struct cis_workers *w, enum cis_job_class class, struct cis_work *work);
 
-/** cis_workers_forget() - drop store handles that are kept open; each thread does so before its next job, or at once. */
+/** cis_workers_forget() - drop store handles that are kept open and not in use; each thread does so before its next job, or at once. */
 void cis_workers_forget(struct cis_workers *w);
 
 unsigned cis_workers_nr(const struct cis_workers *w);

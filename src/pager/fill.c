@@ -140,7 +140,7 @@ struct cis_fill_job *cis_pager_next_job(struct cis_pager *p)
 	struct cis_fill_job *job;
 	uint64_t end;
 
-	if (p->is_gone || p->paused || p->seen || p->trouble_ns || !next_range(p, &end))
+	if (p->is_gone || p->paused || p->seen || p->trouble_ns || (p->trouble_pause_ns && p->jobs_out) || !next_range(p, &end))
 		return NULL;
 	job = calloc(1, sizeof(*job));
 	if (!job)

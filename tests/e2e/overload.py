@@ -109,11 +109,29 @@ def held_back_guests_can_leave(daemon):
     assert guest.end() is None and guest.process.returncode == -9
 
 
+def a_slow_store_does_not_stop_others_fills(daemon):
+    """Others get independent before the first of its reads has ended."""
+    memory, image = make_image(daemon)
+    slow = Guest(daemon, daemon.put("slow", image, fill="all", store="delay:time=8s"), "--expect", memory, do="-")
+    daemon.wait("slow", "filled")
+    for name in ("b", "c"):
+        other = Guest(daemon, daemon.put(name, image, fill="all"), "--expect", memory, do="-")
+        daemon.wait(name, "independent")
+        other.do("read")
+        expect(other.end(), poisoned=0, wrong_pages=0, verified=PAGES)
+        daemon.wait(name, "gone")
+    assert daemon.guest("slow")["pages"]["resident"] == 0
+    slow.process.kill()
+    slow.process.communicate()
+    daemon.wait("slow", "gone")
+
+
+a_slow_store_does_not_stop_others_fills.config = {"store_deadline_ms": 0}
 rates_hold_back_and_lose_nothing.config = {"fault_rate": 2000, "fault_burst": 20}
 held_back_guests_can_leave.config = {"fault_rate": 100, "fault_burst": 20}
 
 TESTS = [guests_beyond_the_limit_are_refused, descriptors_that_do_not_fit_cost_their_guest_alone, the_keeper_refuses_too,
-         rates_hold_back_and_lose_nothing, held_back_guests_can_leave]
+         rates_hold_back_and_lose_nothing, held_back_guests_can_leave, a_slow_store_does_not_stop_others_fills]
 
 if __name__ == "__main__":
     rig.run(TESTS, sys.argv[1])
