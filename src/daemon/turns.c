@@ -6,6 +6,8 @@
 
 #include <stddef.h>
 
+#define DEBT_MAX_NS 5000000 /* more than a turn ever costs: its thread was not running, and no guest's fault is that */
+
 static void push(struct cis_turn_list *list, struct cis_turn *turn)
 {
 	turn->next = NULL;
@@ -72,6 +74,8 @@ void cis_turn_drop(struct cis_turns *t, struct cis_turn *turn)
 void cis_turn_used(struct cis_turns *t, struct cis_turn *turn, uint64_t ns)
 {
 	turn->credit_ns -= (int64_t)ns;
+	if (turn->credit_ns < -DEBT_MAX_NS)
+		turn->credit_ns = -DEBT_MAX_NS;
 	if (turn->credit_ns <= 0)
 		turn->since_ns = t->clock(t->clock_ctx);
 }

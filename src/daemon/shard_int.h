@@ -1,0 +1,58 @@
+/* What a shard and its seats share. */
+#ifndef CIS_DAEMON_SHARD_INT_H
+#define CIS_DAEMON_SHARD_INT_H
+
+#include <stdatomic.h>
+
+#include "daemon/shard.h"
+#include "daemon/stores.h"
+#include "daemon/turns.h"
+
+struct cis_shard {
+	pthread_t thread;
+	int epoll;
+	struct cis_mailbox box;
+	struct cis_mailbox *control;
+	struct cis_awake *awake;
+	struct cis_workers *workers;
+	struct cis_scratch *scratch;
+	struct cis_stores stores;
+	struct cis_seat *timed; /* those with a deadline */
+	struct cis_turns turns; /* of those that have something to do */
+	bool stop;
+	atomic_uint seats;
+};
+
+struct cis_seat {
+	struct cis_turn turn; /* first: the seat is found by it */
+	struct cis_shard *shard;
+	struct cis_pager *pager;
+	int uffd;
+	struct cis_layers *layers;
+	enum cis_fill fill, told;
+	bool detach, record, adopted, sitting, leaving, pausing, paused, is_timed;
+	unsigned jobs_out;
+	uint64_t event_ns, burst, full_ns, held_ns, held_back; /* its rate, see hold_back(); held_ns: until then, 0: it is not */
+	void (*notice)(void *notice);
+	void *ctx;
+	struct cis_seat *next_timed;
+};
+
+/** cis_shard_watch() - have the shard's thread wait for @fd too; @ptr says whose it is. */
+void cis_shard_watch(struct cis_shard *shard, int fd, void *ptr);
+
+/* Of the shard's thread. */
+
+/** cis_seat_ready() - there is something to do for it: it gets a turn. */
+void cis_seat_ready(struct cis_seat *seat);
+
+/** cis_seat_serve() - its turn.  It may be the last of the seat: another thread frees it when it has left. */
+void cis_seat_serve(struct cis_seat *seat);
+
+/** cis_seat_deadline() - when there will be something to do though nothing happens; UINT64_MAX: not by time. */
+uint64_t cis_seat_deadline(const struct cis_seat *seat);
+
+/** cis_seat_due() - that time has come. */
+void cis_seat_due(struct cis_seat *seat);
+
+#endif
