@@ -366,9 +366,14 @@ int cis_pager_detach(struct cis_pager *p)
 		return -EBUSY;
 	for (size_t i = 0; i < p->nr_regions; i++)
 		p->o.os->unregister(p->o.os_ctx, p->regions[i].hva, p->regions[i].bytes);
-	/* What is late here would write zeros over what the guest has written since: it is only woken from now on. */
+	/*
+	 * Whoever waited goes on by itself, and may write: zeros for a fault that was read before would undo that.  Late ones
+	 * are only woken from now on.
+	 */
 	p->is_detached = true;
 	p->nr_deferred = 0;
+	p->nr_left = 0;
+	cis_ring_drop(&p->o.state, cis_ring_used(&p->o.state));
 	cis_pager_wake_all(p);
 	return 0;
 }
