@@ -240,7 +240,7 @@ static void open_engine(void)
 	atexit(clean_up);
 	FUZZ_CHECK(fcntl(pair[0], F_SETFL, O_NONBLOCK) == 0 && fcntl(pair[1], F_SETFL, O_NONBLOCK) == 0);
 	keeper = pair[1];
-	cis_config_init(&config);
+	FUZZ_CHECK(!cis_config_init(&config));
 	FUZZ_CHECK(!cis_config_set(&config, "traces", folder, &err) && !cis_config_set(&config, "images", folder, &err));
 	make_image();
 	engine = (struct cis_engine){ .config = &config, .epoll = -1, .has_keeper = true, .mode = CIS_ENGINE_SERVES };

@@ -49,7 +49,7 @@ const char *cis_config_key(size_t i)
 	return i < sizeof(keys) / sizeof(keys[0]) ? keys[i].name : NULL;
 }
 
-void cis_config_init(struct cis_config *c)
+int cis_config_init(struct cis_config *c)
 {
 	*c = (struct cis_config){
 		.control = strdup("/run/cistern/control.sock"), .keep = strdup("auto"), .traces = strdup("/var/lib/cistern/traces"),
@@ -57,6 +57,10 @@ void cis_config_init(struct cis_config *c)
 		.tries = 4, .store_deadline_ms = 10000, .fault_burst = 1000, .handshake_ms = 10000, .upgrade_ms = 10000,
 		.awake_ms = 100, .harden = true, .stop_drains = true, .neighbours = true, .detach = true, .log_level = CIS_LOG_INFO,
 	};
+	if (c->control && c->keep && c->traces && c->images && c->store_layers && c->user)
+		return 0;
+	cis_config_fini(c);
+	return -ENOMEM;
 }
 
 void cis_config_fini(struct cis_config *c)

@@ -34,7 +34,8 @@ struct cis_config {
 	int log_level;	    /* log_level = error|warn|info|debug */
 };
 
-void cis_config_init(struct cis_config *c);
+/** cis_config_init() - as it is without a file.  Return: 0 or -ENOMEM. */
+int cis_config_init(struct cis_config *c);
 void cis_config_fini(struct cis_config *c);
 
 /** cis_config_set() - one key.  Return: 0, -EINVAL (no such key, or not a value for it), -ENOMEM. */

@@ -120,8 +120,11 @@ static int keeper(const struct cis_config *config, int argc, char **argv)
 	struct cis_error err;
 	int status = 1;
 
-	if (!args || n < 0)
-		return 1;
+	if (!args || n < 0) {
+		cis_fail(&err, args ? errno : ENOMEM, args ? "/proc/self/exe: %s" : "out of memory", strerror(errno));
+		free(args);
+		return fail(&err);
+	}
 	exe[n] = 0;
 	args[0] = exe;
 	args[1] = "--engine";
@@ -150,7 +153,10 @@ int main(int argc, char **argv)
 	struct cis_config config;
 	int role = 0, rc;
 
-	cis_config_init(&config);
+	if (cis_config_init(&config)) {
+		fprintf(stderr, "cisternd: out of memory\n");
+		return 1;
+	}
 	rc = parse(argc, argv, &config, &role);
 	if (rc) {
 		cis_config_fini(&config);

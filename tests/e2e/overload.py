@@ -103,7 +103,7 @@ def held_back_guests_can_leave(daemon):
     sock = daemon.put("a", image, fill="none")
     guest = Guest(daemon, sock, "--expect", memory, "--threads", "4", do="-")
     guest.do("&read")
-    while not daemon.metrics("a")["cistern_guest_held_back_total"]:
+    while not daemon.metrics("a").get("cistern_guest_held_back_total"):
         pass
     daemon.must("DELETE", "/v1/guests/a?force=true")
     assert guest.end() is None and guest.process.returncode == -9
