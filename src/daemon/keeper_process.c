@@ -17,7 +17,7 @@
 
 #define OOM_FILE     "/proc/self/oom_score_adj"
 #define OOM_KEEPER   (-900)
-#define STABLE_NS    10000000000ull /* an engine that lived as long is not one that dies again and again */
+#define STABLE_NS    500000000ull /* an engine that lived as long is not one that dies again and again */
 #define PAUSE_MIN_NS 10000000ull
 #define PAUSE_MAX_NS 100000000ull
 
