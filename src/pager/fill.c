@@ -364,6 +364,10 @@ int cis_pager_detach(struct cis_pager *p)
 {
 	if (p->have < CIS_FILL_ALL || !cis_pager_can_detach(p))
 		return -EBUSY;
+	/* What is a hole becomes the guest's alone, and an engine that takes over must not take it for ABSENT. */
+	for (uint64_t pgno = 0; pgno < p->nr_pages; pgno++)
+		if (cis_page_state_at(p, pgno) == CIS_PAGE_ABSENT)
+			cis_page_set(p, pgno, CIS_PAGE_RESIDENT, 0);
 	for (size_t i = 0; i < p->nr_regions; i++)
 		p->o.os->unregister(p->o.os_ctx, p->regions[i].hva, p->regions[i].bytes);
 	/*
