@@ -227,7 +227,10 @@ void listener_open(struct cis_keeper *k, uint64_t id, const struct cis_wire_list
 	end_waiting_on(k, listen->path);
 	l = listener_new(k, id, listen);
 	if (!l) {
-		engine_send(k->serving, &(struct cis_wire_msg){ .type = CIS_WIRE_LISTENING, .id = id, .error = ENOMEM });
+		static const char why[] = "keeper: no memory for a socket";
+
+		engine_send(k->serving, &(struct cis_wire_msg){ .type = CIS_WIRE_LISTENING, .id = id, .error = ENOMEM,
+								.body = why, .body_len = sizeof(why) - 1 });
 		return;
 	}
 	if (is_there)
