@@ -3,6 +3,7 @@
 
 sparsity.svg   how many times as fast as REAP, by length of the runs
 replay.svg     restore and replay of each working set, by the warm mapping's time
+blackout.svg   longest touch while the engine is replaced, by number of guests
 codec.svg      ratio and decoding rate of the codecs
 What FILE does not have is not drawn; the last figure of a case counts.
 """
@@ -137,12 +138,27 @@ def plot_codec(cases, folder):
     save(fig, folder, "codec.svg")
 
 
+def plot_blackout(cases, folder):
+    fig, ax = plt.subplots(figsize=(6, 4))
+    for what, style in (("upgrade", "o"), ("kill -9", "s")):
+        for which, line in (("median", "solid"), ("worst", "dotted")):
+            points = sorted((int(m[1]), figure["value"]) for case, figure in cases.items()
+                            if (m := re.match(re.escape(what) + r", (\d+) guests: " + which, case)))
+            ax.plot(*zip(*points), marker=style, linestyle=line, label=what + ", " + which)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlabel("guests of 64 MiB")
+    ax.set_ylabel("longest touch less the usual, ms")
+    ax.legend()
+    save(fig, folder, "blackout.svg")
+
+
 def main():
     if len(sys.argv) < 3:
         sys.exit(__doc__)
     all_figures, folder = figures(sys.argv[1:-1]), sys.argv[-1]
     os.makedirs(folder, exist_ok=True)
-    for bench, plot in (("sparsity", plot_sparsity), ("replay", plot_replay), ("codec", plot_codec)):
+    for bench, plot in (("sparsity", plot_sparsity), ("replay", plot_replay), ("codec", plot_codec), ("blackout", plot_blackout)):
         if bench in all_figures:
             plot(all_figures[bench], folder)
 

@@ -5,6 +5,7 @@
  * Input: requests separated by a byte 0x1e, each "METHOD PATH[?KEY=VALUE[&...]]\nBODY".  @IMAGE@ stands for the path of an
  * image.  Every request gets exactly one answer, a status of the API and JSON or text; what waits is answered at the end.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -30,6 +31,7 @@ struct MHD_Response {
 	enum MHD_ResponseMemoryMode mode;
 	MHD_ContentReaderCallback read;
 	MHD_ContentReaderFreeCallback free_ctx;
+	unsigned uses; /* by who made it, and by the connection that it was queued on */
 };
 
 struct MHD_Connection {
@@ -39,6 +41,7 @@ struct MHD_Connection {
 	bool suspended, resumed, answered;
 	int fd;
 	unsigned status;
+	struct MHD_Response *response;
 	union MHD_ConnectionInfo info;
 };
 
@@ -146,6 +149,7 @@ struct MHD_Response *MHD_create_response_from_buffer(size_t len, void *buffer, e
 	struct MHD_Response *r = calloc(1, sizeof(*r));
 
 	FUZZ_CHECK(r && strlen(buffer) == len);
+	r->uses = 1;
 	r->buffer = buffer;
 	r->mode = mode;
 	return r;
@@ -157,6 +161,7 @@ struct MHD_Response *MHD_create_response_from_callback(uint64_t size, size_t blo
 	struct MHD_Response *r = calloc(1, sizeof(*r));
 
 	FUZZ_CHECK(r);
+	r->uses = 1;
 	r->read = read;
 	r->ctx = ctx;
 	r->free_ctx = free_ctx;
@@ -179,11 +184,15 @@ enum MHD_Result MHD_queue_response(struct MHD_Connection *c, unsigned status, st
 	}
 	c->answered = true;
 	c->status = status;
+	c->response = r;
+	r->uses++;
 	return MHD_YES;
 }
 
 void MHD_destroy_response(struct MHD_Response *r)
 {
+	if (--r->uses)
+		return;
 	if (r->free_ctx)
 		r->free_ctx(r->ctx);
 	if (r->mode == MHD_RESPMEM_MUST_FREE)
@@ -191,7 +200,12 @@ void MHD_destroy_response(struct MHD_Response *r)
 	free(r);
 }
 
-/* The keeper: listens wherever it is asked to, and nobody comes. */
+static void answer(uint64_t id, uint32_t type, uint32_t error, const void *body, size_t len)
+{
+	cis_wire_send(keeper, &(struct cis_wire_msg){ .type = type, .id = id, .error = error, .body = body, .body_len = len });
+}
+
+/* The keeper: listens wherever it is asked to, and nobody comes; it never becomes, or starts, another program. */
 static void grant(void)
 {
 	struct cis_wire_buf buf;
@@ -199,11 +213,12 @@ static void grant(void)
 
 	while (!cis_wire_recv(keeper, &buf, &msg)) {
 		cis_fds_close(msg.fds, msg.nr_fds);
-		if (msg.type == CIS_WIRE_LISTEN) {
-			msg.type = CIS_WIRE_LISTENING;
-			msg.nr_fds = 0;
-			cis_wire_send(keeper, &msg);
-		}
+		if (msg.type == CIS_WIRE_LISTEN)
+			answer(msg.id, CIS_WIRE_LISTENING, 0, msg.body, msg.body_len);
+		else if (msg.type == CIS_WIRE_UPGRADE)
+			answer(0, CIS_WIRE_UPGRADING, ENOENT, "no", 2);
+		else if (msg.type == CIS_WIRE_EXEC)
+			answer(0, CIS_WIRE_EXECED, ENOENT, "no", 2);
 	}
 	cis_keeper_link_run(engine.link, 64);
 }
@@ -329,6 +344,8 @@ static void end(unsigned nr)
 			c->suspended = false;
 		if (c->state)
 			server.completed(server.completed_ctx, c, &c->state, MHD_REQUEST_TERMINATED_CLIENT_ABORT);
+		if (c->response)
+			MHD_destroy_response(c->response);
 	}
 }
 
