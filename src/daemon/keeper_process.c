@@ -160,7 +160,7 @@ static void plan_restart(struct cis_keeper *k, uint64_t lived_ns)
 
 static void say_what_follows(const struct cis_keeper *k, const char *how)
 {
-	uint64_t wait_ms = (k->restart_ns - keeper_now(k)) / 1000000;
+	uint64_t now = keeper_now(k), wait_ms = k->restart_ns > now ? (k->restart_ns - now) / 1000000 : 0;
 	const char *to_stop = k->is_stopping ? ", asked to stop" : "";
 
 	if (!k->restart_ns && !k->nr_guests)
