@@ -81,19 +81,3 @@ int bench_connect(const struct bench_daemon *d, const char *id, uint64_t hva, ui
 		bench_die(path, "cannot send");
 	return fd;
 }
-
-uint64_t bench_memory_of(pid_t pid, const char *what)
-{
-	char path[64], line[256];
-	unsigned long long kb = 0;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)pid);
-	f = fopen(path, "re");
-	while (f && fgets(line, sizeof(line), f))
-		if (!strncmp(line, what, strlen(what)) && line[strlen(what)] == ':')
-			sscanf(line + strlen(what) + 1, "%llu", &kb);
-	if (f)
-		fclose(f);
-	return kb << 10;
-}

@@ -18,7 +18,4 @@ void bench_wait(const struct bench_daemon *d, const char *id, const char *state)
 /** bench_connect() - what Firecracker sends: one region, at @hva in the caller's process.  Return: the connection. */
 int bench_connect(const struct bench_daemon *d, const char *id, uint64_t hva, uint64_t bytes, int uffd);
 
-/** bench_memory_of() - bytes of a process, from its smaps_rollup: @what is a line of it, like "Anonymous". */
-uint64_t bench_memory_of(pid_t pid, const char *what);
-
 #endif

@@ -117,19 +117,18 @@ pid_t bench_daemon_engine(const struct bench_daemon *d)
 	return pid;
 }
 
-double bench_resident(pid_t pid)
+uint64_t bench_memory_of(pid_t pid, const char *what)
 {
 	char path[64], line[256];
-	unsigned long kib = 0;
+	unsigned long long kb = 0;
 	FILE *f;
 
 	snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)pid);
-	f = fopen(path, "r");
-	if (!f)
-		bench_die(path, strerror(errno));
-	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "Rss: %lu kB", &kib) == 1)
-			break;
-	fclose(f);
-	return (double)kib * 1024;
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (!strncmp(line, what, strlen(what)) && line[strlen(what)] == ':')
+			sscanf(line + strlen(what) + 1, "%llu", &kb);
+	if (f)
+		fclose(f);
+	return kb << 10;
 }

@@ -3,6 +3,7 @@
 #define CIS_BENCH_DAEMON_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 struct bench_daemon {
@@ -27,7 +28,7 @@ void bench_daemon_end(struct bench_daemon *d);
 /** bench_daemon_engine() - the pid of its engine now, 0 between two of them. */
 pid_t bench_daemon_engine(const struct bench_daemon *d);
 
-/** bench_resident() - bytes of a process, private and shared, state memfds among them. */
-double bench_resident(pid_t pid);
+/** bench_memory_of() - bytes of a process, from its smaps_rollup: @what is a line of it, like "Anonymous". */
+uint64_t bench_memory_of(pid_t pid, const char *what);
 
 #endif

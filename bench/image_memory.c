@@ -104,10 +104,10 @@ static void measure(struct bench *b, const struct bench_snapshot *g)
 
 	bench_daemon_start(&h.daemon, h.folder, set);
 	guest_start(&h, 0, g->bytes);
-	first = bench_resident(bench_daemon_engine(&h.daemon));
+	first = (double)bench_memory_of(bench_daemon_engine(&h.daemon), "Rss");
 	for (int i = 1; i < GUESTS; i++)
 		guest_start(&h, i, g->bytes);
-	all = bench_resident(bench_daemon_engine(&h.daemon));
+	all = (double)bench_memory_of(bench_daemon_engine(&h.daemon), "Rss");
 	end(&h);
 	each = (all - first) / (GUESTS - 1);
 	bar = (double)h.nr_pages * PAGE_COST + GUEST_COST;
