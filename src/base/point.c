@@ -61,51 +61,47 @@ static void arm(const char *text)
 	atomic_store(&left, n);
 }
 
-/* The value of a variable in an environment as /proc tells it, or NULL. */
-static const char *find(const char *env, size_t len, const char *name)
+/* As /proc tells it, since constructors may run before the environment is there. */
+static bool variable_of(pid_t pid, const char *name, char *ret, size_t max)
 {
-	size_t n = strlen(name);
-
-	for (const char *at = env; at < env + len; at += strlen(at) + 1)
-		if (!strncmp(at, name, n) && at[n] == '=')
-			return at + n + 1;
-	return NULL;
-}
-
-static size_t read_environ(pid_t pid, char *buf, size_t max)
-{
+	static char env[128 << 10];
 	char path[40];
-	size_t len = 0;
-	ssize_t n;
+	size_t len = 0, n = strlen(name);
+	ssize_t got;
 	int fd;
 
 	snprintf(path, sizeof(path), "/proc/%d/environ", (int)pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
-	while (fd >= 0 && len < max - 1 && (n = read(fd, buf + len, max - 1 - len)) > 0)
-		len += (size_t)n;
+	while (fd >= 0 && len < sizeof(env) - 1 && (got = read(fd, env + len, sizeof(env) - 1 - len)) > 0)
+		len += (size_t)got;
 	if (fd >= 0)
 		close(fd);
-	buf[len] = 0;
-	return len;
+	env[len] = 0;
+	for (const char *at = env; at < env + len; at += strlen(at) + 1)
+		if (!strncmp(at, name, n) && at[n] == '=') {
+			snprintf(ret, max, "%s", at + n + 1);
+			return true;
+		}
+	return false;
+}
+
+bool cis_point_variable(const char *first, const char *name, char *ret, size_t max)
+{
+	char found[2];
+
+	return variable_of(variable_of(getpid(), first, found, sizeof(found)) ? getpid() : getppid(), name, ret, max);
 }
 
 __attribute__((constructor)) static void look(int argc, char **argv)
 {
-	static char env[128 << 10];
-	size_t len = read_environ(getpid(), env, sizeof(env));
-	const char *text;
+	char text[128];
 
 	if (argc == 2 && !strcmp(argv[1], "--points")) {
 		for (int i = 0; i < CIS_POINT_NR; i++)
 			puts(names[i]);
 		exit(0);
 	}
-	if (!find(env, len, "CISTERN_POINT"))
-		len = read_environ(getppid(), env, sizeof(env));
-	text = find(env, len, "CISTERN_POINT_TOKEN");
-	if (text && strlen(text) < sizeof(token))
-		strcpy(token, text);
-	text = find(env, len, "CISTERN_POINT");
-	if (text)
+	cis_point_variable("CISTERN_POINT", "CISTERN_POINT_TOKEN", token, sizeof(token));
+	if (cis_point_variable("CISTERN_POINT", "CISTERN_POINT", text, sizeof(text)))
 		arm(text);
 }

@@ -13,6 +13,9 @@
 #ifndef CIS_BASE_POINT_H
 #define CIS_BASE_POINT_H
 
+#include <stdbool.h>
+#include <stddef.h>
+
 #define CIS_POINTS_ALL(X)                                                                                     \
 	/* events of the userfaultfd, in the order of their way */                                            \
 	X(ring_read)	   /* the kernel has written events into the ring, nothing counts them */             \
@@ -106,6 +109,13 @@ const char *cis_point_name(enum cis_point point);
 
 /** cis_point_hook - called at each point, on the thread that is there; a unit test's */
 extern void (*cis_point_hook)(enum cis_point point);
+
+/**
+ * cis_point_variable() - an environment variable of this process if it has the variable @first, else of its parent
+ *
+ * The keeper gives its engine no environment.  Return: whether it is there; @ret is cut to @max bytes.
+ */
+bool cis_point_variable(const char *first, const char *name, char *ret, size_t max);
 
 #define CIS_POINT(name) cis_point_hit(CIS_POINT_##name)
 #else

@@ -27,41 +27,20 @@
 #include <unistd.h>
 #include <liburing.h>
 
+#include "base/point.h"
+
 static atomic_long left; /* 0: nothing fails (any more) */
 static char token[4096];
-
-static bool variable(pid_t pid, const char *name, char *ret, size_t len)
-{
-	static char env[128 << 10];
-	char path[40];
-	size_t n;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/environ", (int)pid);
-	f = fopen(path, "re");
-	if (!f)
-		return false;
-	n = fread(env, 1, sizeof(env) - 1, f);
-	fclose(f);
-	env[n] = 0;
-	for (char *at = env; at < env + n; at += strlen(at) + 1)
-		if (!strncmp(at, name, strlen(name)) && at[strlen(name)] == '=') {
-			snprintf(ret, len, "%s", at + strlen(name) + 1);
-			return true;
-		}
-	return false;
-}
 
 __attribute__((constructor)) static void look(int argc, char **argv)
 {
 	bool engine = argc > 1 && !strcmp(argv[1], "--engine");
-	pid_t whose = engine ? getppid() : getpid();
 	char what[64];
 
-	if (!variable(whose, "CISTERN_FAIL", what, sizeof(what)) ||
+	if (!cis_point_variable("CISTERN_FAIL", "CISTERN_FAIL", what, sizeof(what)) ||
 	    strncmp(what, engine ? "engine:" : "keeper:", strlen("engine:")))
 		return;
-	variable(whose, "CISTERN_FAIL_TOKEN", token, sizeof(token));
+	cis_point_variable("CISTERN_FAIL", "CISTERN_FAIL_TOKEN", token, sizeof(token));
 	if (!access(token, F_OK))
 		atomic_store(&left, atol(what + strlen("engine:")));
 }
