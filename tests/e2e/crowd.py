@@ -69,3 +69,4 @@ def kill_at_random(daemon, crowd, kills, seed=1):
     status, health = daemon.insist("GET", "/v1/health")
     assert status == 200 and health["engine"] > kills / 2, health
     print("%d kills, %d guests, all bytes right" % (killed, crowd.served), flush=True)
+    return killed

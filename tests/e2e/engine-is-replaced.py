@@ -17,18 +17,9 @@ from rig import PAGES, Guest, cistern, expect, make_image
 UPGRADES = 20
 
 
-def program(daemon, name, *lines):
-    """A binary of our own that a keeper starts instead of cisternd; cisternd is $DAEMON."""
-    path = daemon.folder + "/" + name
-    with open(path, "w") as file:
-        file.write("#!/bin/sh\nDAEMON=%s/cisternd\n%s\n" % (daemon.build, "\n".join(lines)))
-    os.chmod(path, 0o755)
-    return path
-
-
 def versions(daemon):
     """One that knows layout 1 alone, and this one."""
-    return program(daemon, "older", 'exec $DAEMON "$@" --set state_layout=1'), daemon.build + "/cisternd"
+    return rig.program(daemon, "older", 'exec $DAEMON "$@" --set state_layout=1'), daemon.build + "/cisternd"
 
 
 def upgrade(daemon, exe=None):
@@ -116,13 +107,13 @@ def what_fails_changes_nothing(daemon):
     refused(daemon, "/nowhere/at/all", "No such file")
     refused(daemon, daemon.folder, "not a file")
     refused(daemon, image, "cannot be executed")
-    refused(daemon, program(daemon, "hangs", "exec sleep 600"), "within")
-    refused(daemon, program(daemon, "speaks", "printf 'a version to come' >&3", "exec sleep 600"), "new engine")
-    refused(daemon, program(daemon, "usage", 'exec $DAEMON "$@" --set no_such_key=1'), "new engine")
+    refused(daemon, rig.program(daemon, "hangs", "exec sleep 600"), "within")
+    refused(daemon, rig.program(daemon, "speaks", "printf 'a version to come' >&3", "exec sleep 600"), "new engine")
+    refused(daemon, rig.program(daemon, "usage", 'exec $DAEMON "$@" --set no_such_key=1'), "new engine")
     for point in ("standby_opened", "standby_read", "adopt_words", "adopt_header", "standby_seated"):
-        refused(daemon, program(daemon, point, "CISTERN_POINT=%s exec $DAEMON-points \"$@\"" % point), "new engine", "signal 9")
+        refused(daemon, rig.program(daemon, point, "CISTERN_POINT=%s exec $DAEMON-points \"$@\"" % point), "new engine", "signal 9")
     for point in ("standby_opened", "standby_seated"):
-        refused(daemon, program(daemon, point, "CISTERN_POINT=%s:1:stop exec $DAEMON-points \"$@\"" % point), "within")
+        refused(daemon, rig.program(daemon, point, "CISTERN_POINT=%s:1:stop exec $DAEMON-points \"$@\"" % point), "within")
     upgrade(daemon, versions(daemon)[0])
     guests.end()
 
@@ -134,7 +125,7 @@ what_fails_changes_nothing.said = ("the new engine was ended",)
 def guests_that_come_and_go_meanwhile(daemon):
     """Put, connected, deleted and ended in any step of it."""
     memory, image = make_image(daemon, kind=None)
-    slow = program(daemon, "slow", "read line < $(dirname $0)/gate", 'exec $DAEMON "$@"')
+    slow = rig.program(daemon, "slow", "read line < $(dirname $0)/gate", 'exec $DAEMON "$@"')
     os.mkfifo(daemon.folder + "/gate")
     for number in range(4):
         ends = Guest(daemon, daemon.put("ends%d" % number, image, fill="none"), "--expect", memory, do="-")

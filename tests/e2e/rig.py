@@ -45,6 +45,15 @@ def make_memory(path, pages, kind=None, seed=1):
     return path
 
 
+def program(daemon, name, *lines):
+    """A binary of our own that a keeper starts instead of cisternd; cisternd is $DAEMON."""
+    path = daemon.folder + "/" + name
+    with open(path, "w") as file:
+        file.write("#!/bin/sh\nDAEMON=%s/cisternd\n%s\n" % (daemon.build, "\n".join(lines)))
+    os.chmod(path, 0o755)
+    return path
+
+
 def make_image(daemon, name="image", *options, pages=PAGES, kind=2, seed=1):
     """Random pages, each a chunk of its own, stored as they are: page N lies at cold_offset + N * PAGE."""
     memory = make_memory(daemon.folder + "/" + name + ".raw", pages, kind, seed)

@@ -7,8 +7,7 @@ import os
 import subprocess
 import tempfile
 
-import load
-import rig
+from load import rig
 
 PAGES = 256
 SECONDS = 20
@@ -21,7 +20,7 @@ class Failing(rig.Daemon):
 def serve(daemon, image, memory):
     """Once more where the first one was refused: a failure that is over must be over."""
     for attempt in range(3):
-        status, answer = load.insist(daemon, lambda: daemon.ask("PUT", "/v1/guests/a%d" % attempt, {"image": image, "fill": "hot"}))
+        status, answer = daemon.insist("PUT", "/v1/guests/a%d" % attempt, {"image": image, "fill": "hot"})
         if status >= 300:
             assert answer["error"]["message"], answer
             continue
