@@ -7,6 +7,7 @@
 #ifndef CIS_STORE_STORE_H
 #define CIS_STORE_STORE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,9 +15,14 @@
 
 enum cis_store_op { CIS_STORE_GET, CIS_STORE_PUT, CIS_STORE_DELETE };
 
-/** struct cis_key - names an object in a store; file: has one object and ignores it */
+/**
+ * struct cis_key - names an object in a store; an image file has one object and ignores it
+ * @ns: a guest's namespace, 128 random bits
+ * @id: in the namespace; of a page its number << 24 | generation
+ */
 struct cis_key {
-	uint64_t hi, lo;
+	uint64_t ns[2];
+	uint64_t id;
 };
 
 /**
@@ -24,15 +30,20 @@ struct cis_key {
  * @op:   get, put or delete
  * @key:  the object
  * @off:  get: first byte of the object
- * @len:  get: bytes wanted, all or an error; put: bytes to write
+ * @len:  get: bytes wanted, all or an error, of a store of pages the room for the value;
+ *        put: bytes to write
  * @buf:  the caller's; must stay until done.  A get whose @off, @len and @buf are
  *        multiples of 4096 may bypass the page cache
  * @skip, @want: get: only bytes [skip, skip + want) of it are needed; the rest may
  *        be left unread.  want 0: all.  So a request can be aligned for the disk
  *        and yet copy no more than it must from the page cache
+ * @loc:  where a store of pages has it: set by put before done, given back by the caller
+ *        with get and delete.  0 where the store finds by key
+ * @got:  get from a store of pages: bytes of the value, set before done
  * @deadline_ns: on cis_now_ns(); 0 = none.  Past it done comes with -ETIMEDOUT
  * @done: called exactly once, maybe before cis_store_submit() returns; @err is 0
- *        or -errno (-ENOENT: no such object, -ENODATA: shorter than off + len)
+ *        or -errno (-ENOENT: no such object, -ENODATA: shorter than off + len, -EMSGSIZE:
+ *        a value longer than @len, -ENOSPC: no room for one more)
  * @ctx:  the caller's
  */
 struct cis_store_req {
@@ -41,6 +52,7 @@ struct cis_store_req {
 	uint64_t off;
 	uint32_t len;
 	uint32_t skip, want;
+	uint32_t loc, got;
 	void *buf;
 	uint64_t deadline_ns;
 	void (*done)(struct cis_store_req *req, int err);
@@ -56,6 +68,11 @@ struct cis_store;
 
 /**
  * struct cis_store_ops - a kind of store; NULL means that it cannot
+ *
+ * Stores of pages keep small values (a page, encoded and sealed; CIS_VALUE_MAX) under keys.  What a put has acknowledged, a
+ * get gives back byte for byte until it is deleted or its namespace dropped; puts never replace: a page that is written again gets another
+ * generation, and so another key.
+ *
  * @ops_size: sizeof, so that older stores keep loading
  * @submit:   takes @n requests
  * @fd:       readable when reap has something to do; -1 when it never has
@@ -63,6 +80,10 @@ struct cis_store;
  * @wait:     blocks until something is finished, at most until @deadline_ns
  * @cancel:   makes done come soon, with -ECANCELED unless it was finished
  * @close:    no request is in flight; NULL-safe
+ * @claim:    of a store of pages that says locs: a handle before had put this there,
+ *            and it is wanted still; before the first submit for its namespace
+ * @drop:     forget a whole namespace, none of whose requests is in flight, at once; never blocks for long.  NULL:
+ *            the caller deletes key by key
  */
 struct cis_store_ops {
 	size_t ops_size;
@@ -73,6 +94,8 @@ struct cis_store_ops {
 	void (*wait)(struct cis_store *store, uint64_t deadline_ns);
 	void (*cancel)(struct cis_store *store, struct cis_store_req *req);
 	void (*close)(struct cis_store *store);
+	void (*claim)(struct cis_store *store, const struct cis_key *key, uint32_t loc);
+	void (*drop)(struct cis_store *store, const uint64_t ns[2]);
 };
 
 /** struct cis_store - the head of every store's own struct */
@@ -106,6 +129,34 @@ static inline void cis_store_cancel(struct cis_store *store, struct cis_store_re
 }
 
 void cis_store_close(struct cis_store *store);
+
+#define CIS_VALUE_MAX (4096u + 256u) /* bytes of a page's value */
+
+/**
+ * struct cis_pages_opts - how a store of pages is opened
+ * @moved: the store, which makes room, has copied a value from one loc to another; asked when the copy is complete.
+ *         Return: whether it is still wanted there (false: deleted or replaced meanwhile)
+ * @ctx:   of @moved
+ */
+struct cis_pages_opts {
+	size_t size;
+	bool (*moved)(void *ctx, const struct cis_key *key, uint32_t from, uint32_t to);
+	void *ctx;
+};
+
+/** cis_pages_check() - is this the name of a store of pages?  Return: 0 or -EINVAL, with what is wrong at which place. */
+int cis_pages_check(const char *url, struct cis_error *err);
+
+/**
+ * cis_pages_open() - a handle of a store of pages: file:DIR, memcached://..., valkey://...; cistern-stores(7) has the syntax
+ *
+ * The handle is the calling thread's.  Whether the store can be reached and may be trusted to keep what it is given is
+ * found out by the first requests, or by cis_pages_probe(): opening never waits.
+ */
+int cis_pages_open(const char *url, const struct cis_pages_opts *opts, struct cis_store **ret, struct cis_error *err);
+
+/** cis_pages_probe() - waits, up to @timeout_ns, until it is known whether the store is there and safe for pages.  Return: 0 or -errno. */
+int cis_pages_probe(const char *url, uint64_t timeout_ns, struct cis_error *err);
 
 /** cis_store_get() - one get, waited for; for tools and workers.  Return: 0 or -errno. */
 int cis_store_get(struct cis_store *store, struct cis_key key, uint64_t off, void *buf, uint32_t len);

@@ -1,0 +1,47 @@
+/* Stores of pages by name. */
+#include "store/pages.h"
+
+#include <errno.h>
+#include <string.h>
+
+static const struct cis_pages_kind *const kinds[] = {
+	NULL,
+};
+
+static const struct cis_pages_kind *kind_of(const char *url, const char **ret_rest, struct cis_error *err)
+{
+	for (size_t i = 0; kinds[i]; i++) {
+		size_t len = strlen(kinds[i]->scheme);
+
+		if (strncmp(url, kinds[i]->scheme, len))
+			continue;
+		*ret_rest = url + len;
+		return kinds[i];
+	}
+	cis_fail(err, EINVAL, "'%s' is not the name of a store of pages; cistern-stores(7) has them", url);
+	return NULL;
+}
+
+int cis_pages_check(const char *url, struct cis_error *err)
+{
+	const char *rest;
+	const struct cis_pages_kind *kind = kind_of(url, &rest, err);
+
+	return kind ? kind->check(rest, err) : -EINVAL;
+}
+
+int cis_pages_open(const char *url, const struct cis_pages_opts *opts, struct cis_store **ret, struct cis_error *err)
+{
+	const char *rest;
+	const struct cis_pages_kind *kind = kind_of(url, &rest, err);
+
+	return kind ? kind->open(rest, opts, ret, err) : -EINVAL;
+}
+
+int cis_pages_probe(const char *url, uint64_t timeout_ns, struct cis_error *err)
+{
+	const char *rest;
+	const struct cis_pages_kind *kind = kind_of(url, &rest, err);
+
+	return kind ? kind->probe(rest, timeout_ns, err) : -EINVAL;
+}
