@@ -443,12 +443,10 @@ bool cis_guest_report(struct cis_guest *g, struct cis_seat_report *ret)
 
 void cis_guest_pages(const struct cis_guest *g, uint64_t *ret)
 {
-	memcpy(ret, g->last_pages, sizeof(g->last_pages));
-	if (!g->state_map.words)
-		return;
-	memset(ret, 0, sizeof(g->last_pages));
-	for (uint64_t i = 0; i < g->nr_pages; i++)
-		ret[cis_word_state(__atomic_load_n(&g->state_map.words[i], __ATOMIC_RELAXED))]++;
+	if (g->seat)
+		cis_seat_pages(g->seat, ret);
+	else
+		memcpy(ret, g->last_pages, sizeof(g->last_pages));
 }
 
 /*

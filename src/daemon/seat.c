@@ -402,6 +402,11 @@ void cis_seat_destroy(struct cis_seat *seat)
 	free(seat);
 }
 
+void cis_seat_pages(const struct cis_seat *seat, uint64_t *ret)
+{
+	cis_pager_pages(seat->pager, ret);
+}
+
 struct ask {
 	struct cis_seat *seat;
 	struct cis_seat_report *report;

@@ -103,6 +103,9 @@ struct cis_seat_report {
 /** cis_seat_report() - asks the shard and waits for it; control thread. */
 void cis_seat_report(struct cis_seat *seat, struct cis_seat_report *ret);
 
+/** cis_seat_pages() - its pages by state, without asking the shard; @ret has CIS_PAGE_STATES entries. */
+void cis_seat_pages(const struct cis_seat *seat, uint64_t *ret);
+
 /** cis_seat_record_start(), cis_seat_record_stop() - likewise; see cis_pager_record_start(). */
 int cis_seat_record_start(struct cis_seat *seat);
 int cis_seat_record_stop(struct cis_seat *seat, uint32_t **ret, uint64_t *ret_nr);

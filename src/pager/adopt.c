@@ -5,6 +5,7 @@
  * may be done twice, should this engine die too.
  */
 #include <linux/userfaultfd.h>
+#include <string.h>
 
 #include "base/point.h"
 #include "pager/internal.h"
@@ -28,21 +29,29 @@ static void replay_removes(struct cis_pager *p)
 	CIS_POINT(adopt_replayed);
 }
 
-/* Whoever was installing them is gone.  What was copied is there, and copying it again is refused. */
-static void free_busy(struct cis_pager *p)
+/* Whoever was installing BUSY ones is gone.  What was copied is there, and copying it again is refused. */
+static void take_words(struct cis_pager *p)
 {
-	for (uint64_t pgno = 0; pgno < p->nr_pages; pgno++)
-		if (cis_page_state_at(p, pgno) == CIS_PAGE_BUSY) {
+	uint64_t nr[CIS_PAGE_STATES] = { 0 };
+
+	for (uint64_t pgno = 0; pgno < p->nr_pages; pgno++) {
+		enum cis_page_state state = cis_page_state_at(p, pgno);
+
+		if (state == CIS_PAGE_BUSY) {
 			cis_page_set(p, pgno, CIS_PAGE_ABSENT, 0);
+			state = CIS_PAGE_ABSENT;
 			CIS_POINT(adopt_word);
 		}
+		nr[state]++;
+	}
+	memcpy(p->pages, nr, sizeof(p->pages));
 	CIS_POINT(adopt_words);
 }
 
 void cis_adopt(struct cis_pager *p)
 {
 	replay_removes(p);
-	free_busy(p);
+	take_words(p);
 	cis_ring_clear(&p->o.state); /* page faults: their threads fault again when they are woken */
 	cis_state_set_generation(&p->o.state, p->generation);
 	CIS_POINT(adopt_header);

@@ -124,6 +124,7 @@ static void claimed_resident(struct cis_pager *p, uint64_t pgno, uint64_t nr, ui
 			assert(!"a claimed page's word was changed");
 		CIS_POINT(word_resident);
 	}
+	__atomic_fetch_add(&p->pages_installed, nr, __ATOMIC_RELAXED);
 	CIS_POINT(words_resident);
 }
 

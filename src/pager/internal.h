@@ -86,6 +86,7 @@ struct cis_pager {
 	 * done after it would bring old content back (vmm-protocols.md hazard 6).
 	 */
 	pthread_rwlock_t gate;
+	uint64_t pages_installed; /* claimed pages made RESIDENT, by workers too */
 
 	/* fill */
 	enum cis_fill want, have;
@@ -106,6 +107,8 @@ struct cis_pager {
 	uint64_t nr_trace;
 
 	struct cis_pager_stats *stats; /* likewise */
+
+	uint64_t pages[CIS_PAGE_STATES]; /* words by state, as the shard has written them: pages_installed of BUSY are RESIDENT */
 };
 
 static inline uint64_t cis_page_bytes(const struct cis_pager *p)
@@ -125,8 +128,16 @@ static inline uint64_t cis_word_load(const struct cis_pager *p, uint64_t pgno)
 	return __atomic_load_n(&p->o.state.words[pgno], __ATOMIC_ACQUIRE);
 }
 
+/* One writer, and readers on other threads. */
+static inline void cis_count(uint64_t *count, int by)
+{
+	__atomic_store_n(count, *count + (uint64_t)by, __ATOMIC_RELAXED);
+}
+
 static inline void cis_word_store(struct cis_pager *p, uint64_t pgno, uint64_t word)
 {
+	cis_count(&p->pages[cis_word_state(cis_word_load(p, pgno))], -1);
+	cis_count(&p->pages[cis_word_state(word)], 1);
 	__atomic_store_n(&p->o.state.words[pgno], word, __ATOMIC_RELEASE);
 }
 

@@ -171,6 +171,7 @@ int cis_pager_create(const struct cis_pager_opts *opts, struct cis_pager **ret, 
 		cis_pager_destroy(p);
 		return rc;
 	}
+	p->pages[CIS_PAGE_ABSENT] = p->nr_pages;
 	if (opts->adopt)
 		cis_adopt(p);
 	*ret = p;
@@ -266,6 +267,19 @@ const struct cis_region *cis_region_of_hva(const struct cis_pager *p, uint64_t h
 const struct cis_pager_stats *cis_pager_stats(const struct cis_pager *p)
 {
 	return p->stats;
+}
+
+/* Counts that are read while pages move may not fit each other; none is below 0. */
+void cis_pager_pages(const struct cis_pager *p, uint64_t *ret)
+{
+	uint64_t installed = __atomic_load_n(&p->pages_installed, __ATOMIC_RELAXED);
+
+	for (int s = 0; s < CIS_PAGE_STATES; s++) {
+		uint64_t n = __atomic_load_n(&p->pages[s], __ATOMIC_RELAXED);
+
+		n += s == CIS_PAGE_RESIDENT ? installed : s == CIS_PAGE_BUSY ? -installed : 0;
+		ret[s] = n <= p->nr_pages ? n : 0;
+	}
 }
 
 enum cis_page_state cis_pager_state_of(const struct cis_pager *p, uint64_t pgno)

@@ -232,6 +232,9 @@ void cis_pager_resume(struct cis_pager *p);
 
 const struct cis_pager_stats *cis_pager_stats(const struct cis_pager *p);
 
+/** cis_pager_pages() - pages by state, counted as they change; @ret has CIS_PAGE_STATES entries.  Any thread. */
+void cis_pager_pages(const struct cis_pager *p, uint64_t *ret);
+
 /** cis_pager_state_of() - for tests and tools. */
 enum cis_page_state cis_pager_state_of(const struct cis_pager *p, uint64_t pgno);
 

@@ -149,6 +149,19 @@ static void record_step(struct world *w)
 	free(trace);
 }
 
+/* Pages are counted as they change. */
+static void check_counts(struct world *w)
+{
+	uint64_t nr[CIS_PAGE_STATES];
+
+	cis_pager_pages(w->pager, nr);
+	for (uint64_t p = 0; p < PAGES; p++)
+		nr[cis_word_state(w->state.words[p])]--;
+	for (int s = 0; s < CIS_PAGE_STATES; s++)
+		if (nr[s])
+			world_see(w, "pages are counted wrong", (uint64_t)s);
+}
+
 /* What the words say and what is mapped agree, but for what is under way. */
 static void check_words(struct world *w)
 {
@@ -246,6 +259,8 @@ static void live_step(struct world *w)
 		rare_step(w);
 	}
 	check_words(w);
+	if (w->pager)
+		check_counts(w);
 }
 
 bool world_step(struct world *w)
