@@ -129,6 +129,8 @@ static void hand_out(struct cis_seat *seat)
 					  .done = job_done, .ctx = seat };
 		if (!work->job) {
 			free(work);
+			if (cis_pager_scans(seat->pager))
+				cis_turn_used(&shard->turns, &seat->turn, CIS_QUANTUM_NS);
 			return;
 		}
 		seat->jobs_out++;

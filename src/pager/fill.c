@@ -20,6 +20,8 @@
 #define HOT_LEAST   ((uint64_t)128 << 10)
 #define HOT_BYTES   ((uint64_t)1 << 20)	  /* raw bytes a job before the guest runs: few messages */
 #define COLD_BYTES  ((uint64_t)256 << 10) /* and beside it: a fault that waits for a job does not wait long */
+#define SCAN_PAGES  4096u /* looked at in a turn, where there is nothing to fill */
+#define TOUCH_PAGES 128u  /* installed in a turn, with no job */
 #define SWEEP_PAGES 4096u
 #define BUSY_NS	    1000000u	/* too many reads are under way for one more */
 #define SWEEP_NS    10000000u	/* before the next pass, twice as long each time, up to ... */
@@ -104,14 +106,15 @@ static bool next_range(struct cis_pager *p, uint64_t *ret_end)
 	return true;
 }
 
-/* Consecutive chunks of one section, from the first one with a page to claim on. */
-static void gather(struct cis_pager *p, struct cis_fill_job *job, uint64_t end, uint64_t max_bytes)
+/* Consecutive chunks of one section, from the first one with a page to claim on; none if that is not before page @stop. */
+static void gather(struct cis_pager *p, struct cis_fill_job *job, uint64_t end, uint64_t max_bytes, uint64_t stop)
 {
 	const struct cis_image_info *info = cis_image_info(job->img);
 	unsigned unit = cis_unit_chunks(p, job->img);
 	uint64_t bytes = 0;
 
-	while (p->fill_chunk < end && bytes < max_bytes && job->nr_pages < CIS_JOB_PAGES) {
+	while (p->fill_chunk < end && bytes < max_bytes && job->nr_pages < CIS_JOB_PAGES &&
+	       (job->nr_chunks || p->fill_done < stop)) {
 		bool any, section_ends = p->fill_chunk + unit == info->nr_hot_chunks;
 
 		any = claim_unit(p, job, p->fill_chunk);
@@ -138,8 +141,9 @@ static uint64_t hot_job_bytes(const struct cis_pager *p)
 struct cis_fill_job *cis_pager_next_job(struct cis_pager *p)
 {
 	struct cis_fill_job *job;
-	uint64_t end;
+	uint64_t end, stop = p->fill_done + SCAN_PAGES;
 
+	p->scan_more = false;
 	if (p->is_gone || p->paused || p->seen || p->trouble_ns || (p->trouble_pause_ns && p->jobs_out) || !next_range(p, &end))
 		return NULL;
 	job = calloc(1, sizeof(*job));
@@ -147,12 +151,13 @@ struct cis_fill_job *cis_pager_next_job(struct cis_pager *p)
 		return NULL; /* asked again later */
 	job->p = p;
 	job->id = cis_pager_new_id(p);
-	while (next_range(p, &end) && !job->nr_chunks) {
+	while (next_range(p, &end) && !job->nr_chunks && p->fill_done < stop) {
 		job->hot = in_hot_section(p);
 		job->img = p->fill_img;
-		gather(p, job, end, job->hot ? hot_job_bytes(p) : COLD_BYTES);
+		gather(p, job, end, job->hot ? hot_job_bytes(p) : COLD_BYTES, stop);
 	}
 	if (!job->nr_chunks) {
+		p->scan_more = next_range(p, &end);
 		free(job);
 		return NULL;
 	}
@@ -160,6 +165,11 @@ struct cis_fill_job *cis_pager_next_job(struct cis_pager *p)
 	p->hot_jobs_out += job->hot;
 	CIS_POINT(job_claimed);
 	return job;
+}
+
+bool cis_pager_scans(const struct cis_pager *p)
+{
+	return p->scan_more;
 }
 
 void cis_pager_job_done(struct cis_pager *p, struct cis_fill_job *job)
@@ -250,12 +260,12 @@ static void sweep_page(struct cis_pager *p, uint64_t pgno)
 		p->sweep_missed++;
 }
 
-/* Zero pages from @pgno on, as many as the working set has there in a row. */
-static void touch_zeros(struct cis_pager *p, const struct cis_region *r, uint64_t pgno)
+/* Zero pages from @pgno on, as many as the working set has there in a row, up to its entry @end. */
+static void touch_zeros(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, uint64_t end)
 {
-	uint64_t nr = cis_image_info(p->image)->nr_touched, done = 0, n = 1;
+	uint64_t done = 0, n = 1;
 
-	while (p->fill_touched < nr && cis_image_touched(p->image, p->fill_touched) == pgno + n &&
+	while (p->fill_touched < end && cis_image_touched(p->image, p->fill_touched) == pgno + n &&
 	       cis_page_is_zero(p, r, pgno + n)) {
 		p->fill_touched++;
 		n++;
@@ -264,22 +274,29 @@ static void touch_zeros(struct cis_pager *p, const struct cis_region *r, uint64_
 		cis_pager_set_gone(p);
 }
 
-/* What the working set has beside the hot section (format 6.8): zero pages in runs, pages of one repeated word one by one. */
-static void fill_touched(struct cis_pager *p)
+/*
+ * What the working set has beside the hot section (format 6.8): zero pages in runs, pages of one repeated word one by one.
+ *
+ * Return: whether that was all.
+ */
+static bool fill_touched(struct cis_pager *p)
 {
 	uint64_t nr = cis_image_info(p->image)->nr_touched;
+	uint64_t end = nr - p->fill_touched < TOUCH_PAGES ? nr : p->fill_touched + TOUCH_PAGES;
 
-	while (p->fill_touched < nr && !p->is_gone) {
+	while (p->fill_touched < end && !p->is_gone) {
 		struct cis_fault f = { .pgno = cis_image_touched(p->image, p->fill_touched++) };
 		const struct cis_region *r = cis_region_of_page(p, f.pgno);
 
 		if (!r || cis_page_state_at(p, f.pgno) != CIS_PAGE_ABSENT)
 			continue;
 		if (cis_page_is_zero(p, r, f.pgno))
-			touch_zeros(p, r, f.pgno);
+			touch_zeros(p, r, f.pgno, end);
 		else
 			cis_fault(p, &f);
 	}
+	p->touch_more = end < nr;
+	return !p->touch_more;
 }
 
 static void complete(struct cis_pager *p, enum cis_fill level)
@@ -314,10 +331,8 @@ void cis_fill_sweep(struct cis_pager *p)
 
 	if (p->have >= p->want || p->seen || p->paused || in_trouble(p))
 		return;
-	if (p->have < CIS_FILL_HOT && !in_hot_section(p) && !p->hot_jobs_out) {
-		fill_touched(p);
+	if (p->have < CIS_FILL_HOT && !in_hot_section(p) && !p->hot_jobs_out && fill_touched(p))
 		complete(p, CIS_FILL_HOT);
-	}
 	if (p->want < CIS_FILL_ALL || p->jobs_out || next_range(p, &end) || cis_pager_now(p) < p->again_ns)
 		return;
 	end = p->sweep + SWEEP_PAGES < p->nr_pages ? p->sweep + SWEEP_PAGES : p->nr_pages;
@@ -343,10 +358,12 @@ void cis_fill_sweep(struct cis_pager *p)
 
 uint64_t cis_fill_deadline(const struct cis_pager *p)
 {
-	if (p->have >= p->want || p->seen)
+	if (p->is_gone || p->have >= p->want || p->seen)
 		return UINT64_MAX;
 	if (p->trouble_ns)
 		return p->trouble_ns;
+	if (p->scan_more || p->touch_more)
+		return 0;
 	if (p->jobs_out || in_hot_section(p))
 		return UINT64_MAX; /* the next job that is done brings it on */
 	return p->again_ns; /* 0: at once */

@@ -93,6 +93,7 @@ struct cis_pager {
 	const struct cis_image *fill_img;
 	uint64_t fill_chunk; /* the next one to hand out, of fill_img */
 	uint64_t fill_touched;
+	bool scan_more, touch_more; /* broken off, there is more to look at */
 	uint64_t sweep;	     /* next page of the final pass */
 	uint64_t sweep_missed;
 	bool fill_busy; /* too many reads are under way for one more of the sweep */

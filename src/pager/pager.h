@@ -294,6 +294,13 @@ struct cis_fill_job;
 struct cis_fill_job *cis_pager_next_job(struct cis_pager *p);
 
 /**
+ * cis_pager_scans() - did cis_pager_next_job() break off after as many filled pages as a turn has time for?
+ *
+ * cis_pager_deadline() is now then, and the next call goes on from there.
+ */
+bool cis_pager_scans(const struct cis_pager *p);
+
+/**
  * cis_fill_job_begin() - start to read, so that it goes on while other jobs are stepped; on the thread that steps it
  * @scratch: the worker's
  * @store:   the worker's handle for cis_fill_job_image(); one that is NULL fails the job
