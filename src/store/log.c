@@ -106,6 +106,17 @@ uint32_t cis_log_alloc(struct cis_log *log, uint32_t bytes, bool spare)
 	return loc;
 }
 
+uint32_t cis_log_room(const struct cis_log *log)
+{
+	return log->open == CIS_LOG_NONE ? 0 : log->segment - log->open_at;
+}
+
+void cis_log_align(struct cis_log *log, uint32_t bytes)
+{
+	if (log->open != CIS_LOG_NONE)
+		log->open_at = (log->open_at + bytes - 1) & ~(bytes - 1);
+}
+
 bool cis_log_claim(struct cis_log *log, uint32_t loc, uint32_t bytes)
 {
 	uint32_t need = rounded(bytes), seg = segment_of(log, loc);

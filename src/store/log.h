@@ -37,6 +37,12 @@ void cis_log_limit(struct cis_log *log, uint64_t limit);
  */
 uint32_t cis_log_alloc(struct cis_log *log, uint32_t bytes, bool spare);
 
+/** cis_log_room() - bytes that the open segment can still take. */
+uint32_t cis_log_room(const struct cis_log *log);
+
+/** cis_log_align() - the next value of the open segment begins at a multiple of @bytes, a power of two; what is passed over is lost. */
+void cis_log_align(struct cis_log *log, uint32_t bytes);
+
 /** cis_log_claim() - a value that another log had allocated; before the first alloc.  Return: false where none can be. */
 bool cis_log_claim(struct cis_log *log, uint32_t loc, uint32_t bytes);
 

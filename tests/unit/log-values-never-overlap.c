@@ -27,6 +27,7 @@ struct model {
 	struct value value[VALUES];
 	size_t nr;
 	uint64_t seed;
+	bool aligns;
 };
 
 static uint64_t pick(struct model *m, uint64_t below)
@@ -51,10 +52,18 @@ static uint32_t live_of(const struct model *m, uint32_t segment)
 
 static bool add(struct model *m, bool spare)
 {
-	uint32_t bytes = 1 + (uint32_t)pick(m, CIS_VALUE_MAX), loc = m->nr < VALUES ? cis_log_alloc(m->log, bytes, spare) : 0;
+	uint32_t bytes = 1 + (uint32_t)pick(m, CIS_VALUE_MAX), align, room, loc;
 
+	align = m->aligns && !pick(m, 16) ? 4096 : CIS_LOG_UNIT;
+	cis_log_align(m->log, align);
+	room = cis_log_room(m->log);
+	loc = m->nr < VALUES ? cis_log_alloc(m->log, bytes, spare) : 0;
 	if (!loc)
 		return false;
+	if (room >= bytes) {
+		assert_int_equal(cis_log_off(loc) % align, 0);
+		assert_int_equal(cis_log_room(m->log), room - units(bytes) * CIS_LOG_UNIT);
+	}
 	assert_true(loc + units(bytes) <= UNITS);
 	assert_int_equal(cis_log_off(loc) / SEGMENT, (cis_log_off(loc) + bytes - 1) / SEGMENT);
 	for (uint32_t i = 0; i < units(bytes); i++)
@@ -81,7 +90,7 @@ static void take_away(struct model *m, size_t at)
 static void random_operations_agree(void **state)
 {
 	(void)state;
-	struct model m = { .seed = 1 };
+	struct model m = { .seed = 1, .aligns = true };
 	uint64_t live = 0;
 
 	assert_int_equal(cis_log_create(AREA, SEGMENT, AREA, &m.log), 0);
