@@ -38,7 +38,9 @@ struct cis_key {
  *        be left unread.  want 0: all.  So a request can be aligned for the disk
  *        and yet copy no more than it must from the page cache
  * @loc:  where a store of pages has it: set by put before done, given back by the caller
- *        with get and delete.  0 where the store finds by key
+ *        with get and delete.  0 where the store finds by key.  A put that failed may
+ *        have left its value there nevertheless, as when its deadline came while it was
+ *        answered: whoever cannot wait for a drop deletes it, with the loc that put has set
  * @got:  get from a store of pages: bytes of the value, set before done
  * @deadline_ns: on cis_now_ns(); 0 = none.  Past it done comes with -ETIMEDOUT
  * @done: called exactly once, maybe before cis_store_submit() returns; @err is 0
@@ -71,7 +73,7 @@ struct cis_store;
  *
  * Stores of pages keep small values (a page, encoded and sealed; CIS_VALUE_MAX) under keys.  What a put has acknowledged, a
  * get gives back byte for byte until it is deleted or its namespace dropped; puts never replace: a page that is written again gets another
- * generation, and so another key.
+ * generation, and so another key.  All requests for one namespace go through one handle.
  *
  * @ops_size: sizeof, so that older stores keep loading
  * @submit:   takes @n requests
@@ -81,7 +83,8 @@ struct cis_store;
  * @cancel:   makes done come soon, with -ECANCELED unless it was finished
  * @close:    no request is in flight; NULL-safe
  * @claim:    of a store of pages that says locs: a handle before had put this there,
- *            and it is wanted still; before the first submit for its namespace
+ *            and it is wanted still; before the first put for its namespace.  Return: 0;
+ *            -ENOENT: there can be none; -errno: it cannot be looked at
  * @drop:     forget a whole namespace, none of whose requests is in flight, at once; never blocks for long.  NULL:
  *            the caller deletes key by key
  */
@@ -94,7 +97,7 @@ struct cis_store_ops {
 	void (*wait)(struct cis_store *store, uint64_t deadline_ns);
 	void (*cancel)(struct cis_store *store, struct cis_store_req *req);
 	void (*close)(struct cis_store *store);
-	void (*claim)(struct cis_store *store, const struct cis_key *key, uint32_t loc);
+	int (*claim)(struct cis_store *store, const struct cis_key *key, uint32_t loc);
 	void (*drop)(struct cis_store *store, const uint64_t ns[2]);
 };
 
@@ -128,14 +131,21 @@ static inline void cis_store_cancel(struct cis_store *store, struct cis_store_re
 	store->ops->cancel(store, req);
 }
 
+/** cis_store_claim() - 0 where the store says no locs. */
+static inline int cis_store_claim(struct cis_store *store, const struct cis_key *key, uint32_t loc)
+{
+	return store->ops->claim ? store->ops->claim(store, key, loc) : 0;
+}
+
 void cis_store_close(struct cis_store *store);
 
 #define CIS_VALUE_MAX (4096u + 256u) /* bytes of a page's value */
 
 /**
  * struct cis_pages_opts - how a store of pages is opened
- * @moved: the store, which makes room, has copied a value from one loc to another; asked when the copy is complete.
- *         Return: whether it is still wanted there (false: deleted or replaced meanwhile)
+ * @moved: the store, which makes room, has copied a value from one loc to another; asked when the copy is complete, from
+ *         submit, reap or wait, and must not call the store.  Return: true: it is at @to from now on; false: it stays
+ *         at @from, where its delete comes or the next try finds it.  NULL: nothing is moved, room comes from deletes alone
  * @ctx:   of @moved
  */
 struct cis_pages_opts {
