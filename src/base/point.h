@@ -49,6 +49,17 @@
 	X(job_unit)	   /* a unit is installed */                                                          \
 	X(job_settled)	   /* all its words are settled */                                                    \
 	X(fill_level)	   /* a level is complete */                                                          \
+	/* reclaim */                                                                                         \
+	X(evict_claimed)   /* its pages are HELD */                                                           \
+	X(evict_protected) /* one run is protected against writes */                                          \
+	X(evict_stashed)   /* one page is in the stash, its word is as before */                              \
+	X(evict_word)	   /* its word says where it is; it is in the guest still */                          \
+	X(evict_punched)   /* one run is out of the guest */                                                  \
+	X(evict_settled)   /* one word is HELD no more */                                                     \
+	X(evict_done)	   /* all are */                                                                      \
+	X(stash_coming)    /* one page is about to be installed from the stash */                             \
+	X(stash_come)	   /* it is, and in the stash too */                                                  \
+	X(unprotected)	   /* a page may be written to again */                                               \
 	/* recording */                                                                                       \
 	X(touch_written)   /* a first touch is in the trace, not counted */                                   \
 	X(touch_counted)                                                                                      \
@@ -58,6 +69,7 @@
 	X(adopt_replayed)  /* all are */                                                                      \
 	X(adopt_word)	   /* one BUSY word is ABSENT */                                                      \
 	X(adopt_words)	   /* all are */                                                                      \
+	X(adopt_punched)   /* one page that was HELD is out of the guest for certain */                       \
 	X(adopt_slot)	   /* one slot of the ring is empty */                                                \
 	X(adopt_ring)	   /* all are */                                                                      \
 	X(header_shadow)   /* the new header stands beside the old one */                                     \

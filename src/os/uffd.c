@@ -155,6 +155,13 @@ int cis_uffd_wake(int fd, uint64_t dst, uint64_t len)
 	return ioctl(fd, UFFDIO_WAKE, &args) ? -errno : 0;
 }
 
+int cis_uffd_protect(int fd, uint64_t addr, uint64_t len, bool on)
+{
+	struct uffdio_writeprotect args = { .range = { addr, len }, .mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0 };
+
+	return ioctl(fd, UFFDIO_WRITEPROTECT, &args) ? -errno : 0;
+}
+
 bool cis_is_uffd(int fd)
 {
 	char path[32], link[64];

@@ -51,6 +51,9 @@ int cis_uffd_continue(int fd, uint64_t dst, uint64_t len, uint64_t *ret_done);
 int cis_uffd_poison(int fd, uint64_t dst, uint64_t len, uint64_t *ret_done);
 int cis_uffd_wake(int fd, uint64_t dst, uint64_t len);
 
+/** cis_uffd_protect() - against writes, or (@on false) no longer, which wakes who waited.  The range is registered for it. */
+int cis_uffd_protect(int fd, uint64_t addr, uint64_t len, bool on);
+
 /** cis_is_uffd() - does the descriptor refer to a userfaultfd?  By its link in /proc/self/fd. */
 bool cis_is_uffd(int fd);
 

@@ -35,7 +35,7 @@ static void take_words(struct cis_pager *p)
 	uint64_t nr[CIS_PAGE_STATES] = { 0 };
 
 	for (uint64_t pgno = 0; pgno < p->nr_pages; pgno++) {
-		enum cis_page_state state = cis_page_state_at(p, pgno);
+		enum cis_page_state state = cis_word_state(cis_word_load(p, pgno));
 
 		if (state == CIS_PAGE_BUSY) {
 			cis_page_set(p, pgno, CIS_PAGE_ABSENT, 0);
@@ -48,13 +48,19 @@ static void take_words(struct cis_pager *p)
 	CIS_POINT(adopt_words);
 }
 
-void cis_adopt(struct cis_pager *p)
+int cis_adopt(struct cis_pager *p, struct cis_error *err)
 {
+	int rc;
+
 	replay_removes(p);
 	take_words(p);
+	rc = cis_remote_adopt(p, err);
+	if (rc)
+		return rc;
 	cis_ring_clear(&p->o.state); /* page faults: their threads fault again when they are woken */
 	cis_state_set_generation(&p->o.state, p->generation);
 	CIS_POINT(adopt_header);
+	return 0;
 }
 
 void cis_pager_wake_all(struct cis_pager *p)
@@ -69,7 +75,7 @@ bool cis_pager_pause(struct cis_pager *p)
 {
 	__atomic_store_n(&p->paused, true, __ATOMIC_RELAXED); /* workers look at it */
 	CIS_POINT(pause_asked);
-	if (!cis_fetch_quiesce(p) || p->jobs_out)
+	if (!cis_fetch_quiesce(p) || p->jobs_out || p->reclaim.jobs_out)
 		return false;
 	CIS_POINT(paused);
 	return true;

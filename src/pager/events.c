@@ -39,9 +39,13 @@ static void remove_page(struct cis_pager *p, uint64_t pgno)
 {
 	uint64_t word = cis_word_load(p, pgno);
 
-	cis_word_store(p, pgno, cis_word_make(CIS_PAGE_REMOVED, cis_word_generation(word) + 1, 0));
+	/* A worker that is at it may have the hole punched late, so the page stays HELD until it has let go. */
+	unsigned held = cis_word_flags(word) & CIS_WORD_HELD;
+
+	cis_word_store(p, pgno, cis_word_make(CIS_PAGE_REMOVED | held, cis_word_generation(word) + 1, 0));
 	p->stats->pages_removed++;
 	CIS_POINT(remove_page);
+	cis_remote_forget(p, pgno, word);
 }
 
 /* The part of [start, end) in each region; whole pages only, as the kernel gives them back. */
@@ -119,6 +123,7 @@ static void act_on_faults(struct cis_pager *p, uint64_t start_ns)
 			continue;
 		}
 		f.minor = msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_MINOR;
+		f.protected = msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP;
 		cis_fault(p, &f);
 		CIS_POINT(fault_acted);
 	}
@@ -154,6 +159,7 @@ static bool run(struct cis_pager *p)
 	cis_fault_retry(p, false);
 	cis_fetch_retry(p);
 	cis_fill_sweep(p);
+	cis_reclaim_step(p);
 	if (p->now_ns != start)
 		p->slice_ns = cis_pager_now(p) - start;
 	return full || p->nr_left || (p->waiters_due && !p->blocked_ns);
@@ -179,6 +185,7 @@ bool cis_pager_run(struct cis_pager *p)
 uint64_t cis_pager_deadline(const struct cis_pager *p)
 {
 	uint64_t at = cis_fault_deadline(p), fetch = cis_fetch_deadline(p), fill = cis_fill_deadline(p);
+	uint64_t reclaim = cis_reclaim_deadline(p);
 
 	if (p->paused)
 		return UINT64_MAX;
@@ -186,5 +193,7 @@ uint64_t cis_pager_deadline(const struct cis_pager *p)
 		at = p->blocked_ns; /* 0: at once */
 	if (fetch < at)
 		at = fetch;
+	if (reclaim < at)
+		at = reclaim;
 	return fill < at ? fill : at;
 }

@@ -169,18 +169,20 @@ static void kill_or_stall(struct cis_pager *p, const struct cis_fault *f, bool k
 static void poison(struct cis_pager *p, const struct cis_fault *f, const struct cis_error *err)
 {
 	const struct cis_region *r = cis_region_of_page(p, f->pgno);
-	uint64_t done;
+	uint64_t word = cis_word_load(p, f->pgno), done;
 	int rc = p->o.os->poison(p->o.os_ctx, cis_hva_of_page(p, r, f->pgno), cis_page_bytes(p), &done);
 
 	CIS_POINT(page_poisoned);
 	switch (rc) {
 	case 0:
 		cis_page_set(p, f->pgno, CIS_PAGE_POISONED, 0);
+		cis_remote_forget(p, f->pgno, word);
 		p->stats->poisoned++;
 		report(p, f, CIS_OUTCOME_POISON, err);
 		break;
 	case -EEXIST: /* the guest has it, however that came */
 		cis_page_set(p, f->pgno, CIS_PAGE_RESIDENT, 0);
+		cis_remote_forget(p, f->pgno, word);
 		p->o.os->wake(p->o.os_ctx, cis_hva_of_page(p, r, f->pgno), cis_page_bytes(p));
 		break;
 	case -EAGAIN:
@@ -263,6 +265,7 @@ static void fault_removed(struct cis_pager *p, const struct cis_fault *f, const 
 	int rc = cis_install_zero(p, r, f->pgno, 1, p->o.scratch->zero, &done);
 
 	p->stats->pages_zero += done;
+	cis_reclaim_list(p, f->pgno, 1);
 	settle(p, f, done, rc, &p->stats->faults_removed);
 }
 
@@ -286,6 +289,7 @@ static void fault_resident(struct cis_pager *p, const struct cis_fault *f, const
 		rc = cis_install_zero(p, r, f->pgno, 1, p->o.scratch->zero, &done);
 	else if (done && cis_page_state_at(p, f->pgno) == CIS_PAGE_REMOVED)
 		cis_page_set(p, f->pgno, CIS_PAGE_RESIDENT, 0);
+	cis_reclaim_list(p, f->pgno, 1);
 	settle(p, f, done, rc, &p->stats->faults_resident);
 }
 
@@ -307,7 +311,7 @@ static void zero_run(struct cis_pager *p, const struct cis_region *r, uint64_t p
 {
 	uint64_t window = pgno & ~(uint64_t)(CIS_NEIGHBOUR_ZEROS - 1), first = pgno, end = pgno + 1;
 
-	if (p->o.neighbours && !p->seen && !r->huge && !(r->kind == CIS_KIND_SHARED)) {
+	if (p->o.neighbours && !p->seen && !r->huge && !(r->kind == CIS_KIND_SHARED)) { /* so none that a budget counts */
 		while (first > window && cis_page_is_zero(p, r, first - 1))
 			first--;
 		while (end < window + CIS_NEIGHBOUR_ZEROS && cis_page_is_zero(p, r, end))
@@ -327,6 +331,7 @@ int cis_zeros_bring(struct cis_pager *p, const struct cis_region *r, uint64_t pg
 	for (uint64_t i = 0; i < nr; i++)
 		cis_page_give_back(p, pgno + i, 0);
 	p->stats->pages_zero += *ret_done;
+	cis_reclaim_list(p, pgno, nr);
 	return rc;
 }
 
@@ -355,6 +360,7 @@ static void fault_same(struct cis_pager *p, const struct cis_fault *f, const str
 	rc = cis_install_run(p, r, f->pgno, 1, p->o.scratch->raw, 0, &done);
 	cis_page_give_back(p, f->pgno, 0);
 	*(f->since_ns ? &p->stats->pages_demand : &p->stats->pages_filled) += done;
+	cis_reclaim_list(p, f->pgno, 1);
 	settle(p, f, done, rc, &p->stats->faults_same);
 }
 
@@ -388,16 +394,27 @@ void cis_fault(struct cis_pager *p, const struct cis_fault *f)
 		defer(p, f, p->blocked_ns);
 		return;
 	}
+	if (!cis_word_resident(cis_word_load(p, f->pgno)))
+		cis_reclaim_make_room(p);
+	if (p->is_gone)
+		return;
 	switch (cis_page_state_at(p, f->pgno)) {
 	case CIS_PAGE_ABSENT:
 		fault_absent(p, f, r);
+		break;
+	case CIS_PAGE_STASHED:
+	case CIS_PAGE_FAR:
+		cis_fault_stashed(p, f, r);
 		break;
 	case CIS_PAGE_BUSY: /* whoever has it wakes this thread too; should the page be given up instead, we are asked again */
 		defer(p, f, UINT64_MAX);
 		break;
 	case CIS_PAGE_RESIDENT:
 	case CIS_PAGE_CLEAN:
-		fault_resident(p, f, r);
+		if (f->protected)
+			cis_fault_protected(p, f, r);
+		else
+			fault_resident(p, f, r);
 		break;
 	case CIS_PAGE_REMOVED:
 		/* Copied memory that is in its memfd still was dropped from the page table alone: it stays what it is. */

@@ -133,6 +133,7 @@ static void install_wanted(struct cis_fetch *f, const uint64_t *pgno, size_t n, 
 		rc = cis_install_run(p, cis_region_of_page(p, pgno[i]), pgno[i], 1, raw + (i << p->page_shift), f->id, &done);
 		cis_page_give_back(p, pgno[i], f->id);
 		*(f->since_ns ? &p->stats->pages_demand : &p->stats->pages_filled) += done;
+		cis_reclaim_list(p, pgno[i], 1);
 		if (done)
 			cis_fault_answered(p, &fault, &p->stats->faults_demand);
 		else
@@ -144,9 +145,10 @@ static void install_wanted(struct cis_fetch *f, const uint64_t *pgno, size_t n, 
 static void install_neighbours(struct cis_fetch *f, const uint64_t *pgno, size_t n, const char *raw)
 {
 	struct cis_pager *p = f->p;
+	uint64_t room = cis_reclaim_room(p);
 	size_t i = 0;
 
-	while (i < n && !p->is_gone) {
+	while (i < n && !p->is_gone && room) {
 		const struct cis_region *r;
 		size_t len = 0;
 		uint64_t done = 0;
@@ -159,13 +161,15 @@ static void install_neighbours(struct cis_fetch *f, const uint64_t *pgno, size_t
 		do {
 			cis_page_claim(p, pgno[i + len], f->id);
 			len++;
-		} while (i + len < n && pgno[i + len] == pgno[i] + len && is_neighbour(f, pgno[i + len]) &&
+		} while (i + len < n && len < room && pgno[i + len] == pgno[i] + len && is_neighbour(f, pgno[i + len]) &&
 			 cis_region_of_page(p, pgno[i + len]) == r);
 		if (cis_install_run(p, r, pgno[i], len, raw + (i << p->page_shift), f->id, &done) == -ESRCH)
 			cis_pager_set_gone(p);
 		for (size_t k = 0; k < len; k++)
 			cis_page_give_back(p, pgno[i + k], f->id);
 		p->stats->pages_neighbour += done;
+		cis_reclaim_list(p, pgno[i], len);
+		room -= done;
 		i += len;
 	}
 }

@@ -144,7 +144,8 @@ struct cis_fill_job *cis_pager_next_job(struct cis_pager *p)
 	uint64_t end, stop = p->fill_done + SCAN_PAGES;
 
 	p->scan_more = false;
-	if (p->is_gone || p->paused || p->seen || p->trouble_ns || (p->trouble_pause_ns && p->jobs_out) || !next_range(p, &end))
+	if (p->is_gone || p->paused || p->seen || p->trouble_ns || (p->trouble_pause_ns && p->jobs_out) || !cis_reclaim_room(p) ||
+	    !next_range(p, &end))
 		return NULL;
 	job = calloc(1, sizeof(*job));
 	if (!job)
@@ -177,6 +178,9 @@ void cis_pager_job_done(struct cis_pager *p, struct cis_fill_job *job)
 	for (size_t i = 0; i < job->nr_pages; i++)
 		if (cis_bit_test(job->claimed, i)) /* removed meanwhile, it is no longer the job's */
 			cis_page_give_back(p, job->pgno[i], job->id);
+	for (size_t i = 0; i < job->nr_pages; i++)
+		if (cis_bit_test(job->claimed, i))
+			cis_reclaim_list(p, job->pgno[i], 1);
 	CIS_POINT(job_settled);
 	p->stats->pages_filled += job->installed;
 	if (job->read_rc) {
@@ -243,6 +247,11 @@ static void sweep_page(struct cis_pager *p, uint64_t pgno)
 		return;
 	case CIS_PAGE_ABSENT:
 		break;
+	case CIS_PAGE_STASHED:
+	case CIS_PAGE_FAR:
+		if (p->reclaim.budget != UINT64_MAX)
+			return; /* and so it never depends on the guest alone */
+		break;
 	default:
 		return;
 	}
@@ -253,10 +262,10 @@ static void sweep_page(struct cis_pager *p, uint64_t pgno)
 		return;
 	}
 	cis_image_locate(p->image, pgno, &loc);
-	if (loc.cls == CIS_CLASS_ZERO)
+	if (loc.cls == CIS_CLASS_ZERO && cis_page_state_at(p, pgno) == CIS_PAGE_ABSENT)
 		return; /* a hole that reads as zeros once the region is unregistered */
 	cis_fault(p, &f);
-	if (cis_page_state_at(p, pgno) == CIS_PAGE_ABSENT || cis_page_state_at(p, pgno) == CIS_PAGE_BUSY)
+	if (!cis_word_resident(cis_word_load(p, pgno)) && cis_page_state_at(p, pgno) != CIS_PAGE_POISONED)
 		p->sweep_missed++;
 }
 
@@ -374,7 +383,7 @@ bool cis_pager_can_detach(const struct cis_pager *p)
 	for (size_t i = 0; i < p->nr_regions; i++)
 		if (p->regions[i].kind == CIS_KIND_PRIVATE)
 			return false;
-	return true;
+	return p->reclaim.budget == UINT64_MAX && !cis_pager_remote(p);
 }
 
 int cis_pager_detach(struct cis_pager *p)

@@ -53,6 +53,26 @@ static int os_allocate(void *ctx, void *addr, uint64_t len)
 	return madvise(addr, len, MADV_POPULATE_WRITE) ? -ENOMEM : 0;
 }
 
+static int os_protect(void *ctx, uint64_t addr, uint64_t len, bool on)
+{
+	return cis_uffd_protect(*(int *)ctx, addr, len, on);
+}
+
+static int os_punch(void *ctx, void *addr, uint64_t len)
+{
+	(void)ctx;
+	return madvise(addr, len, MADV_REMOVE) ? -errno : 0;
+}
+
+/* Of a mapped memfd mincore() tells what is in its page cache, which is where its memory is. */
+static bool os_present(void *ctx, void *addr)
+{
+	unsigned char in_core = 0;
+
+	(void)ctx;
+	return !mincore(addr, 1, &in_core) && (in_core & 1);
+}
+
 const struct cis_pager_os cis_pager_os_uffd = {
 	.read = os_read,
 	.copy = os_copy,
@@ -62,6 +82,9 @@ const struct cis_pager_os cis_pager_os_uffd = {
 	.wake = os_wake,
 	.unregister = os_unregister,
 	.allocate = os_allocate,
+	.protect = os_protect,
+	.punch = os_punch,
+	.present = os_present,
 };
 
 enum how { BY_COPY, BY_ZERO, BY_CONTINUE };
@@ -114,17 +137,24 @@ static int install(struct cis_pager *p, enum how how, uint64_t dst, const char *
 /* Pages that were claimed: nobody else may have changed their words, since REMOVEs are marked under the gate. */
 static void claimed_resident(struct cis_pager *p, uint64_t pgno, uint64_t nr, uint32_t cookie)
 {
+	uint64_t busy = 0;
+
 	for (uint64_t i = 0; i < nr; i++) {
 		uint64_t word = cis_word_load(p, pgno + i);
 		uint64_t to = cis_word_make(CIS_PAGE_RESIDENT, cis_word_generation(word), 0);
 
-		assert(cis_word_state(word) == CIS_PAGE_BUSY && cis_word_cookie(word) == cookie);
+		assert((cis_word_state(word) == CIS_PAGE_BUSY || cis_word_flags(word) == CIS_WORD_COMING) &&
+		       cis_word_cookie(word) == cookie);
+		if (cis_word_state(word) == CIS_PAGE_BUSY)
+			busy++;
+		else
+			cis_word_counted(p, word, to); /* the shard's own */
 		if (!__atomic_compare_exchange_n(&p->o.state.words[pgno + i], &word, to, false, __ATOMIC_RELEASE,
 						 __ATOMIC_RELAXED))
 			assert(!"a claimed page's word was changed");
 		CIS_POINT(word_resident);
 	}
-	__atomic_fetch_add(&p->pages_installed, nr, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&p->pages_installed, busy, __ATOMIC_RELAXED);
 	CIS_POINT(words_resident);
 }
 

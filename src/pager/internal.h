@@ -6,6 +6,7 @@
 
 #include "base/bitmap.h"
 #include "pager/pager.h"
+#include "pager/stash.h"
 
 #define CIS_NEIGHBOUR_ZEROS 16u /* zero pages installed with one that faulted, 64 KiB as a chunk */
 
@@ -41,6 +42,43 @@ struct cis_fetch {
 	int in_flight;
 	bool timed; /* by stage */
 	struct cis_fetch *next;
+};
+
+#define CIS_EVICT_PAGES 64u
+
+/**
+ * struct cis_evict_job - pages to be reclaimed: claimed and settled by the shard (reclaim.c), done by a worker (evict.c)
+ *
+ * In between each word is HELD, and the worker's to change but for a REMOVE, which takes its page away.
+ */
+struct cis_evict_job {
+	struct cis_pager *p;
+	enum cis_codec codec;
+	size_t nr;
+	uint64_t pgno[CIS_EVICT_PAGES]; /* ascending */
+	uint64_t was[CIS_EVICT_PAGES];	/* what it was claimed with, HELD */
+	uint64_t word[CIS_EVICT_PAGES]; /* what the worker has made of it */
+	enum cis_evicted { CIS_EVICT_KEPT, CIS_EVICT_PROTECTED, CIS_EVICT_OUT } how[CIS_EVICT_PAGES];
+	size_t at;
+	bool copied; /* all are; what is left is to punch */
+	bool no_room;
+	uint64_t nr_zero, nr_clean;
+};
+
+/** struct cis_reclaim - of a pager; the shard's */
+struct cis_reclaim {
+	struct cis_reclaim_opts o;
+	bool on;
+	bool claimed;	      /* the stash knows all that lies in it */
+	uint64_t budget;      /* pages */
+	uint32_t *fifo;	      /* of nr_pages slots: pages in the order in which they came, those that have gone among them */
+	uint64_t head, tail;  /* of it; slot number n is in n % nr_pages */
+	uint64_t *listed;     /* bitmap: it is in the list, so each page once at most */
+	uint64_t scanned;     /* pages below were looked at, whether they are resident; those that come are listed as they come */
+	struct cis_stash stash;
+	unsigned jobs_out;
+	uint64_t full_ns;     /* the stash had no room: not before then */
+	uint32_t seq;	      /* evictions */
 };
 
 struct cis_pager {
@@ -110,6 +148,7 @@ struct cis_pager {
 	struct cis_pager_stats *stats; /* likewise */
 
 	uint64_t pages[CIS_PAGE_STATES]; /* words by state, as the shard has written them: pages_installed of BUSY are RESIDENT */
+	struct cis_reclaim reclaim;	 /* with a stash of a state of layout 3, else all zeros */
 };
 
 static inline uint64_t cis_page_bytes(const struct cis_pager *p)
@@ -135,22 +174,36 @@ static inline void cis_count(uint64_t *count, int by)
 	__atomic_store_n(count, *count + (uint64_t)by, __ATOMIC_RELAXED);
 }
 
+/* What there is to do about a page: one that reclaim is at, or that is on its way back, is BUSY whatever its state. */
+static inline enum cis_page_state cis_page_state_at(const struct cis_pager *p, uint64_t pgno)
+{
+	uint64_t word = cis_word_load(p, pgno);
+
+	return cis_word_flags(word) ? CIS_PAGE_BUSY : cis_word_state(word);
+}
+
+static inline bool cis_word_resident(uint64_t word)
+{
+	return cis_word_state(word) == CIS_PAGE_RESIDENT || cis_word_state(word) == CIS_PAGE_CLEAN;
+}
+
+/** cis_word_counted() - the shard has changed a word, or hears of it. */
+static inline void cis_word_counted(struct cis_pager *p, uint64_t from, uint64_t to)
+{
+	cis_count(&p->pages[cis_word_state(from)], -1);
+	cis_count(&p->pages[cis_word_state(to)], 1);
+}
+
 static inline void cis_word_store(struct cis_pager *p, uint64_t pgno, uint64_t word)
 {
-	cis_count(&p->pages[cis_word_state(cis_word_load(p, pgno))], -1);
-	cis_count(&p->pages[cis_word_state(word)], 1);
+	cis_word_counted(p, cis_word_load(p, pgno), word);
 	__atomic_store_n(&p->o.state.words[pgno], word, __ATOMIC_RELEASE);
 }
 
-/* Change the state, keep the generation. */
+/* Change the state, keep the generation; flags go. */
 static inline void cis_page_set(struct cis_pager *p, uint64_t pgno, enum cis_page_state state, uint32_t cookie)
 {
 	cis_word_store(p, pgno, cis_word_make(state, cis_word_generation(cis_word_load(p, pgno)), cookie));
-}
-
-static inline enum cis_page_state cis_page_state_at(const struct cis_pager *p, uint64_t pgno)
-{
-	return cis_word_state(cis_word_load(p, pgno));
 }
 
 /** cis_page_claim() - it is ABSENT, and BUSY with @cookie from now on. */
@@ -210,8 +263,8 @@ void cis_remove_mark(struct cis_pager *p, uint64_t start, uint64_t end);
 
 /* adopt.c */
 
-/** cis_adopt() - the state was another engine's: act on what it had read, and take over what it was at. */
-void cis_adopt(struct cis_pager *p);
+/** cis_adopt() - the state was another engine's: act on what it had read, and take over what it was at.  Return: 0 or -EBADMSG. */
+int cis_adopt(struct cis_pager *p, struct cis_error *err);
 
 /* fault.c */
 
@@ -221,6 +274,7 @@ struct cis_fault {
 	uint64_t since_ns; /* when its event was read; 0: the fill's, nobody waits */
 	unsigned tries;
 	bool minor; /* the page is in the region's memfd already */
+	bool protected; /* the page is there, and protected against the write */
 };
 
 void cis_fault(struct cis_pager *p, const struct cis_fault *f);
@@ -308,6 +362,41 @@ int cis_unit_unpack(const struct cis_unit *unit, struct cis_scratch *scratch, ch
 
 /** cis_unit_check() - compare the checksums.  Return: 0 or -EBADMSG. */
 int cis_unit_check(const struct cis_unit *unit, const char *raw, struct cis_error *err);
+
+/* reclaim.c */
+
+/** cis_reclaim_init() - for a state that has a stash.  Return: 0 or -ENOMEM. */
+int cis_reclaim_init(struct cis_pager *p);
+void cis_reclaim_fini(struct cis_pager *p);
+
+/** cis_reclaim_memory() - bytes that the list may take, and the stash's bookkeeping; what lies in the stash is apart. */
+size_t cis_reclaim_memory(const struct cis_pager *p);
+
+/** cis_reclaim_list() - those of them that are resident have come, in this order.  Filled in place they may be so and not be mapped. */
+void cis_reclaim_list(struct cis_pager *p, uint64_t pgno, uint64_t nr);
+
+/** cis_reclaim_make_room() - one page is about to come. */
+void cis_reclaim_make_room(struct cis_pager *p);
+
+/** cis_reclaim_room() - pages that may come beside those that somebody waits for. */
+uint64_t cis_reclaim_room(const struct cis_pager *p);
+
+/** cis_reclaim_step() - a bounded piece of what is to be done in any case. */
+void cis_reclaim_step(struct cis_pager *p);
+/** cis_reclaim_wants() - there is a job for a worker. */
+bool cis_reclaim_wants(const struct cis_pager *p);
+uint64_t cis_reclaim_deadline(const struct cis_pager *p);
+
+/* remote.c: pages that are not in the guest. */
+
+void cis_fault_stashed(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r);
+/** cis_fault_protected() - a write to a page that is there. */
+void cis_fault_protected(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r);
+/** cis_remote_forget() - the page's word was @word, and is not any more: what is kept of it outside goes. */
+void cis_remote_forget(struct cis_pager *p, uint64_t pgno, uint64_t word);
+
+/** cis_remote_adopt() - words of another engine: which pages are where.  Return: 0 or -EBADMSG. */
+int cis_remote_adopt(struct cis_pager *p, struct cis_error *err);
 
 /* fill.c */
 void cis_fill_sweep(struct cis_pager *p);

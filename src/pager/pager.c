@@ -167,13 +167,15 @@ int cis_pager_create(const struct cis_pager_opts *opts, struct cis_pager **ret, 
 		return rc;
 	}
 	rc = use_state(p, err);
+	if (!rc && cis_reclaim_init(p))
+		rc = cis_fail(err, ENOMEM, "pager: out of memory");
+	p->pages[CIS_PAGE_ABSENT] = p->nr_pages;
+	if (!rc && opts->adopt)
+		rc = cis_adopt(p, err);
 	if (rc) {
 		cis_pager_destroy(p);
 		return rc;
 	}
-	p->pages[CIS_PAGE_ABSENT] = p->nr_pages;
-	if (opts->adopt)
-		cis_adopt(p);
 	*ret = p;
 	return 0;
 }
@@ -182,7 +184,7 @@ void cis_pager_destroy(struct cis_pager *p)
 {
 	if (!p)
 		return;
-	assert(!p->jobs_out && !p->fetches);
+	assert(!p->jobs_out && !p->reclaim.jobs_out && !p->fetches);
 	pthread_rwlock_destroy(&p->gate);
 	cis_image_unref(p->image);
 	free(p->spare);
@@ -190,6 +192,7 @@ void cis_pager_destroy(struct cis_pager *p)
 	free(p->reported);
 	free(p->stalled);
 	cis_record_free(p);
+	cis_reclaim_fini(p);
 	if (!p->o.state.stats)
 		free(p->stats);
 	free(p->regions);
@@ -199,7 +202,7 @@ void cis_pager_destroy(struct cis_pager *p)
 bool cis_pager_quiesce(struct cis_pager *p)
 {
 	p->is_gone = true; /* nothing new is begun */
-	return cis_fetch_quiesce(p) && !p->jobs_out;
+	return cis_fetch_quiesce(p) && !p->jobs_out && !p->reclaim.jobs_out;
 }
 
 void cis_pager_set_gone(struct cis_pager *p)
@@ -299,5 +302,5 @@ size_t cis_pager_memory(const struct cis_pager *p)
 		bytes += cis_bitmap_words(p->nr_pages) * 8;
 	if (!p->o.state.stats)
 		bytes += sizeof(*p->stats) + (p->seen ? p->nr_trace * sizeof(*p->trace) : 0);
-	return bytes;
+	return bytes + cis_reclaim_memory(p);
 }

@@ -12,6 +12,8 @@
  *	ABSENT ──fault, chunk──▶ BUSY ─read, decode, verify, install─▶ RESIDENT
  *	ABSENT ──fill job──▶ BUSY ─▶ RESIDENT, or ABSENT again when the job could not
  *	any ──REMOVE──▶ REMOVED ──fault──▶ zero installed ─▶ RESIDENT
+ *	RESIDENT/CLEAN ──reclaim──▶ held: write-protected, copied ─▶ punched ─▶ STASHED, REMOVED (all zero) or ABSENT (as in the image)
+ *	STASHED/FAR ──fault──▶ verify, install ─▶ RESIDENT
  *	any ──cannot be produced──▶ POISONED, or the guest is killed, or it waits (and is tried again once a second)
  */
 #ifndef CIS_PAGER_PAGER_H
@@ -48,12 +50,13 @@ const char *cis_kind_name(enum cis_kind kind);
  *             pages are decoded in place and mapped by CONTINUE: right for
  *             memory that is allocated already; without it they are copied
  * @huge:      backed by hugetlb pages
+ * @view:      shared: the same memory mapped in this process, for reclaim to read and to punch; NULL: its pages stay
  */
 struct cis_region {
 	uint64_t hva, bytes, offset;
 	enum cis_kind kind;
 	bool huge;
-	char *alias;
+	char *alias, *view;
 };
 
 /**
@@ -70,6 +73,9 @@ struct cis_pager_os {
 	int (*wake)(void *ctx, uint64_t dst, uint64_t len);
 	int (*unregister)(void *ctx, uint64_t addr, uint64_t len);
 	int (*allocate)(void *ctx, void *addr, uint64_t len); /* of this process: -ENOMEM instead of SIGBUS */
+	int (*protect)(void *ctx, uint64_t addr, uint64_t len, bool on); /* against writes; off: wakes who waited */
+	int (*punch)(void *ctx, void *addr, uint64_t len); /* of this process: the memory behind it is gone, everywhere */
+	bool (*present)(void *ctx, void *addr); /* of this process: is there memory behind the page? */
 };
 
 /** cis_pager_os_uffd - the real ones; ctx points to the descriptor (int). */
@@ -110,6 +116,12 @@ struct cis_pager_stats {
 	uint64_t again;		   /* EAGAIN from the kernel */
 	struct cis_hist fault_ns;  /* from reading the event to waking the guest */
 	struct cis_hist queue_ns, read_ns, decode_ns, verify_ns, install_ns; /* by stage: of every eighth read */
+	uint64_t faults_stashed;   /* a page that was reclaimed came from the stash */
+	uint64_t faults_written;   /* a page that was protected was written to */
+	uint64_t evictions;	   /* pages reclaimed, these among them: */
+	uint64_t evicted_zero, evicted_clean;
+	uint64_t evictions_given_up; /* removed meanwhile, no room, or the address space was changing */
+	uint64_t stash_full;	   /* reclaim stopped since the stash had no room */
 };
 
 /**
@@ -240,6 +252,48 @@ enum cis_page_state cis_pager_state_of(const struct cis_pager *p, uint64_t pgno)
 
 /** cis_pager_memory() - bytes that this guest costs the engine, the image and the state memfd counted apart. */
 size_t cis_pager_memory(const struct cis_pager *p);
+
+/* Reclaim. */
+
+/**
+ * struct cis_reclaim_opts - how much of a guest may be resident, and where the rest goes
+ * @budget_pages: UINT64_MAX: all
+ * @stash_bytes:  that the stash may take
+ * @codec:  of pages in the stash
+ * @sync:   evict one page right before another comes, on the shard: what FluidMem measures first, and exact.  Else in batches
+ *          on workers, ahead of the faults
+ */
+struct cis_reclaim_opts {
+	uint64_t budget_pages;
+	uint64_t stash_bytes;
+	enum cis_codec codec;
+	bool sync;
+};
+
+/**
+ * cis_pager_reclaim() - from now on
+ *
+ * The regions that have a view must be registered for write protection.  Pages go in the order in which they came (FluidMem's
+ * list, which it calls LRU; nothing tells which pages are read, see doc/design/008).
+ *
+ * Return: 0; -EOPNOTSUPP (no region has a view; a state memfd of an older layout), -ENOMEM.
+ */
+int cis_pager_reclaim(struct cis_pager *p, const struct cis_reclaim_opts *opts, struct cis_error *err);
+
+/** cis_pager_resident() - pages in the guest now; any thread. */
+uint64_t cis_pager_resident(const struct cis_pager *p);
+
+/** cis_pager_remote() - pages that were reclaimed and have content. */
+uint64_t cis_pager_remote(const struct cis_pager *p);
+
+struct cis_evict_job;
+
+/** cis_pager_next_evict() - the next pages to reclaim, for a worker; NULL: none now.  Shard. */
+struct cis_evict_job *cis_pager_next_evict(struct cis_pager *p);
+/** cis_evict_job_step() - on a worker, until it is false. */
+bool cis_evict_job_step(struct cis_evict_job *job, struct cis_scratch *scratch);
+/** cis_pager_evict_done() - on the shard; frees it. */
+void cis_pager_evict_done(struct cis_pager *p, struct cis_evict_job *job);
 
 /* Recording of first touches. */
 

@@ -53,6 +53,9 @@ void cis_scratch_destroy(struct cis_scratch *s)
 		}
 	for (size_t i = 0; i < sizeof(s->decoder) / sizeof(s->decoder[0]); i++)
 		cis_decoder_destroy(s->decoder[i].dec);
+	for (size_t i = 0; i < CIS_CODEC_COUNT; i++)
+		cis_encoder_destroy(s->encoder[i]);
+	free(s->value);
 	cis_memfd_unmap(s->raw, CIS_SPAN_MAX);
 	cis_memfd_unmap((void *)s->zero, CIS_SPAN_MAX);
 	free(s);
@@ -112,7 +115,7 @@ void cis_scratch_put(struct cis_scratch *s, struct cis_iobuf *buf)
 
 struct cis_decoder *cis_scratch_decoder(struct cis_scratch *s, const struct cis_image *img)
 {
-	struct cis_codec_params *params = cis_image_params(img);
+	struct cis_codec_params *params = img ? cis_image_params(img) : NULL;
 	const size_t n = sizeof(s->decoder) / sizeof(s->decoder[0]);
 	struct cis_decoder *dec;
 
@@ -126,4 +129,13 @@ struct cis_decoder *cis_scratch_decoder(struct cis_scratch *s, const struct cis_
 	s->decoder[s->next_decoder].dec = dec;
 	s->next_decoder = (s->next_decoder + 1) % n;
 	return dec;
+}
+
+struct cis_encoder *cis_scratch_encoder(struct cis_scratch *s, enum cis_codec codec)
+{
+	if (!s->value)
+		s->value = malloc(BLOCK);
+	if (s->value && !s->encoder[codec] && cis_encoder_create(codec, 0, BLOCK, NULL, &s->encoder[codec], NULL))
+		s->encoder[codec] = NULL;
+	return s->value ? s->encoder[codec] : NULL;
 }

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "codec/codec.h"
 #include "image/image.h"
 
 #define CIS_SPAN_MAX ((size_t)2 << 20) /* raw bytes of a read: a huge page, or the bulk of a fill job */
@@ -30,6 +31,8 @@ struct cis_scratch {
 		struct cis_decoder *dec;
 	} decoder[8];
 	unsigned next_decoder;
+	struct cis_encoder *encoder[CIS_CODEC_COUNT]; /* of single pages */
+	char *value;	/* room for a page that was encoded */
 };
 
 int cis_scratch_create(struct cis_scratch **ret);
@@ -47,7 +50,10 @@ void cis_scratch_put(struct cis_scratch *s, struct cis_iobuf *buf);
  */
 unsigned cis_scratch_left(const struct cis_scratch *s, size_t bytes);
 
-/** cis_scratch_decoder() - this thread's decoder for an image; NULL without memory. */
+/** cis_scratch_decoder() - this thread's decoder for an image, or for what needs no parameters (NULL); NULL without memory. */
 struct cis_decoder *cis_scratch_decoder(struct cis_scratch *s, const struct cis_image *img);
+
+/** cis_scratch_encoder() - this thread's encoder of pages of 4 KiB, and s->value is there; NULL without memory. */
+struct cis_encoder *cis_scratch_encoder(struct cis_scratch *s, enum cis_codec codec);
 
 #endif

@@ -23,7 +23,8 @@ static const char magic[8] = { 'C', 'I', 'S', 'S', 'T', 'A', 'T', 'E' };
 #define RING_BYTES (CIS_RING_SLOTS * sizeof(struct uffd_msg))
 #define STATS_OFF  (RING_OFF + RING_BYTES) /* layout 2 */
 
-static const char *const names[CIS_PAGE_STATES] = { "absent", "busy", "resident", "clean", "removed", "poisoned" };
+static const char *const names[CIS_PAGE_STATES] = { "absent", "busy", "resident", "clean", "removed", "poisoned",
+					       "stashed", "far" };
 
 const char *cis_page_state_name(enum cis_page_state state)
 {
@@ -41,12 +42,32 @@ static uint64_t words_end(unsigned layout, uint64_t nr_pages)
 	return (words_off(layout) + nr_pages * sizeof(uint64_t) + PAGE - 1) & ~(uint64_t)(PAGE - 1);
 }
 
-uint64_t cis_state_bytes(unsigned layout, uint64_t nr_pages)
+/* The next free page behind the trace. */
+static uint64_t trace_end(unsigned layout, uint64_t nr_pages)
 {
 	uint64_t trace = layout == 1 ? 0 : (nr_pages * sizeof(uint32_t) + PAGE - 1) & ~(uint64_t)(PAGE - 1);
 
-	assert(layout >= CIS_STATE_LAYOUT_MIN && layout <= CIS_STATE_LAYOUT_MAX);
 	return words_end(layout, nr_pages) + trace;
+}
+
+/* Room for each page of 4 KiB, should none shrink, with its header, and for what is lost at the ends of segments. */
+static uint64_t stash_bytes(unsigned layout, uint64_t nr_pages)
+{
+	uint64_t bytes = nr_pages * (PAGE + PAGE / 16) + 4 * (uint64_t)CIS_STASH_SEGMENT;
+
+	return layout < 3 ? 0 : bytes & ~(uint64_t)(CIS_STASH_SEGMENT - 1);
+}
+
+static uint64_t stash_off(unsigned layout, uint64_t nr_pages)
+{
+	return layout < 3 ? trace_end(layout, nr_pages)
+			  : (trace_end(layout, nr_pages) + CIS_STASH_SEGMENT - 1) & ~(uint64_t)(CIS_STASH_SEGMENT - 1);
+}
+
+uint64_t cis_state_bytes(unsigned layout, uint64_t nr_pages)
+{
+	assert(layout >= CIS_STATE_LAYOUT_MIN && layout <= CIS_STATE_LAYOUT_MAX);
+	return stash_off(layout, nr_pages) + stash_bytes(layout, nr_pages);
 }
 
 static uint64_t header_checksum(const struct cis_state_header *h)
@@ -64,6 +85,10 @@ static void attach(void *map, const struct cis_state_header *h, struct cis_state
 		return;
 	ret->stats = at + STATS_OFF;
 	ret->trace = (uint32_t *)(at + words_end(h->layout, h->nr_pages));
+	if (h->layout < 3)
+		return;
+	ret->stash = at + stash_off(h->layout, h->nr_pages);
+	ret->stash_bytes = stash_bytes(h->layout, h->nr_pages);
 }
 
 static void header_make(unsigned layout, uint64_t nr_pages, uint64_t generation, struct cis_state_header *ret)
@@ -113,16 +138,46 @@ static void copy_dynamic(const struct cis_state_header *from, struct cis_state_h
 	to->filled = from->filled;
 }
 
+/* States and flags that an engine of this layout writes. */
+static bool word_is_known(uint64_t word, unsigned layout)
+{
+	enum cis_page_state state = cis_word_state(word);
+	unsigned flags = cis_word_flags(word);
+
+	if (layout < 3)
+		return !flags && state <= CIS_PAGE_POISONED;
+	if (state >= CIS_PAGE_STATES || flags == CIS_WORD_FLAGS)
+		return false;
+	if (flags == CIS_WORD_COMING)
+		return state == CIS_PAGE_STASHED || state == CIS_PAGE_FAR;
+	return !flags || (state != CIS_PAGE_BUSY && state != CIS_PAGE_POISONED);
+}
+
+/* Return: 0, or -EBADMSG with the first page whose word is not. */
+static int words_check(const uint64_t *words, uint64_t nr, unsigned layout, struct cis_error *err)
+{
+	for (uint64_t p = 0; p < nr; p++)
+		if (!word_is_known(words[p], layout))
+			return cis_fail(err, EBADMSG, "state memfd: page %llu has state %u", (unsigned long long)p,
+					(unsigned)(words[p] & 0xff));
+	return 0;
+}
+
 int cis_state_convert(const struct cis_state *from, void *map, unsigned layout, uint64_t generation, struct cis_state *ret,
 		      struct cis_error *err)
 {
 	uint64_t nr_pages = from->header->nr_pages;
 	struct cis_state_header h;
 	struct cis_state to;
+	int rc;
 
 	if (layout < CIS_STATE_LAYOUT_MIN || layout > CIS_STATE_LAYOUT_MAX)
 		return cis_fail(err, EPROTONOSUPPORT, "state memfd: layout %u is asked for, this engine knows %u to %u", layout,
 				CIS_STATE_LAYOUT_MIN, CIS_STATE_LAYOUT_MAX);
+	rc = words_check(from->words, nr_pages, 2, err);
+	if (rc)
+		return cis_fail(err, EBUSY, "state memfd: pages are out of the guest, which cannot be said in another memfd: give it a budget of all "
+				"its memory first, and wait until they are back");
 	header_make(layout, nr_pages, generation, &h);
 	attach(map, &h, &to);
 	memcpy(to.ring, from->ring, RING_BYTES);
@@ -238,11 +293,9 @@ int cis_state_adopt(void *map, uint64_t bytes, struct cis_state *ret, struct cis
 	if (rc)
 		return rc;
 	attach(map, &h, &st);
-	for (uint64_t p = 0; p < h.nr_pages; p++)
-		if (cis_word_state(st.words[p]) >= CIS_PAGE_STATES)
-			return cis_fail(err, EBADMSG, "state memfd: page %llu has state %u", (unsigned long long)p,
-					(unsigned)cis_word_state(st.words[p]));
-	rc = trace_check(&st, &h, err);
+	rc = words_check(st.words, h.nr_pages, h.layout, err);
+	if (!rc)
+		rc = trace_check(&st, &h, err);
 	if (rc)
 		return rc;
 	memcpy(st.header, &h, offsetof(struct cis_state_header, ring_head)); /* as it was, or out of its shadow */

@@ -6,6 +6,7 @@
  *	...		layout 2: statistics
  *	words_off	one 8-byte word a page
  *	...		layout 2: the trace being recorded, 4 bytes a page
+ *	stash_off	layout 3: the stash, where reclaimed pages wait; a hole where nothing lies
  *
  * doc/state.md has it byte by byte.  The keeper creates and sizes it and holds a descriptor; the engine alone writes it, from the guest's shard.  Each word is
  * written before the step that it allows, so a new engine finds what the dead one was about to do.
@@ -21,9 +22,10 @@
 
 /* Layouts that are known. */
 #define CIS_STATE_LAYOUT_MIN 1u
-#define CIS_STATE_LAYOUT_MAX 2u
+#define CIS_STATE_LAYOUT_MAX 3u
 #define CIS_RING_SLOTS	 1024u /* 32 KiB */
 #define CIS_STATS_ROOM	 32768u
+#define CIS_STASH_SEGMENT (256u << 10)
 
 /**
  * enum cis_page_state - the states of architecture.md
@@ -37,18 +39,38 @@ enum cis_page_state {
 	CIS_PAGE_CLEAN,	   /* the guest, and it is unwritten since it was installed */
 	CIS_PAGE_REMOVED,  /* given back by the guest: zeros from now on */
 	CIS_PAGE_POISONED, /* cannot be produced */
+	/* Layout 3. */
+	CIS_PAGE_STASHED, /* reclaimed: the stash is the authority; the cookie says where */
+	CIS_PAGE_FAR,	  /* reclaimed: the store is; the cookie is the store's loc */
 	CIS_PAGE_STATES
 };
+
+/*
+ * Beside a state, in its byte; layout 3.
+ *
+ * HELD: a reclaim job is at the page.  With RESIDENT or CLEAN it may be copying it, with any other state the page is to be punched, or
+ * has been: its authority is already what the state says.  Nothing is installed there, and who faults waits for the job.
+ *
+ * COMING, with STASHED or FAR: being installed from there.  After a crash the page may be in the guest, or not.
+ */
+#define CIS_WORD_HELD	0x80u
+#define CIS_WORD_COMING 0x40u
+#define CIS_WORD_FLAGS	(CIS_WORD_HELD | CIS_WORD_COMING)
 
 const char *cis_page_state_name(enum cis_page_state state);
 
 /*
- * A page word: bits 0-7 state, 8-31 generation, 32-63 cookie.  The generation rises with every REMOVE, so that a
+ * A page word: bits 0-5 state, 6-7 flags, 8-31 generation, 32-63 cookie.  The generation rises with every REMOVE, so that a
  * completion that began before it is known for stale.
  */
 static inline enum cis_page_state cis_word_state(uint64_t word)
 {
-	return (enum cis_page_state)(word & 0xff);
+	return (enum cis_page_state)(word & 0x3f);
+}
+
+static inline unsigned cis_word_flags(uint64_t word)
+{
+	return word & CIS_WORD_FLAGS;
 }
 
 static inline uint32_t cis_word_generation(uint64_t word)
@@ -113,6 +135,8 @@ struct cis_state {
 	uint64_t *words;
 	void *stats;	 /* CIS_STATS_ROOM bytes; NULL in layout 1 */
 	uint32_t *trace; /* nr_pages entries; NULL in layout 1 */
+	char *stash;	 /* NULL before layout 3 */
+	uint64_t stash_bytes;
 	uint64_t bytes;
 };
 
@@ -150,7 +174,8 @@ int cis_state_adopt(void *map, uint64_t bytes, struct cis_state *ret, struct cis
  * Words and events go over, and what both layouts have; layout 1 forgets statistics and
  * trace.  The new one can be adopted only when it is complete.
  *
- * Return: 0, or -EPROTONOSUPPORT for a layout that is not known.
+ * Return: 0, -EPROTONOSUPPORT for a layout that is not known, -EBUSY where pages are out of
+ * the guest, which the other layout has no words for.
  */
 int cis_state_convert(const struct cis_state *from, void *map, unsigned layout, uint64_t generation, struct cis_state *ret,
 		      struct cis_error *err);

@@ -12,7 +12,7 @@ struct cis_log {
 	uint32_t nr;
 	uint32_t open;	    /* where values are allocated, or CIS_LOG_NONE */
 	uint32_t open_at;   /* bytes of it that are taken */
-	uint32_t next;	    /* from where a free one is looked for */
+	uint32_t next;	    /* all below it are used */
 	uint32_t nr_used;   /* segments with a live value, and the open one */
 	uint64_t live;
 	uint32_t *seg_live; /* bytes, of each; in memory that is only there where it was touched */
@@ -61,7 +61,7 @@ void cis_log_limit(struct cis_log *log, uint64_t limit)
 	log->limit = limit < log->bytes ? limit : log->bytes;
 }
 
-/* A free segment, the nearest one behind the last that was opened: what is written last then lies last. */
+/* The lowest that is free: the area stays as small as it can, and memory that was used lately is used again. */
 static bool open_next(struct cis_log *log, bool spare)
 {
 	uint64_t may = log->limit / log->segment;
@@ -71,12 +71,18 @@ static bool open_next(struct cis_log *log, bool spare)
 	if (log->nr_used >= may || log->nr_used == log->nr)
 		return false;
 	while (log->seg_live[log->next])
-		log->next = (log->next + 1) % log->nr;
-	log->open = log->next;
+		log->next++;
+	log->open = log->next++;
 	log->open_at = log->open ? 0 : CIS_LOG_UNIT; /* loc 0 is none */
-	log->next = (log->next + 1) % log->nr;
 	log->nr_used++;
 	return true;
+}
+
+static void unused(struct cis_log *log, uint32_t seg)
+{
+	log->nr_used--;
+	if (seg < log->next)
+		log->next = seg;
 }
 
 uint32_t cis_log_seal(struct cis_log *log)
@@ -85,7 +91,7 @@ uint32_t cis_log_seal(struct cis_log *log)
 
 	log->open = CIS_LOG_NONE;
 	if (was != CIS_LOG_NONE && !log->seg_live[was])
-		log->nr_used--;
+		unused(log, was);
 	return was;
 }
 
@@ -139,7 +145,7 @@ uint32_t cis_log_free(struct cis_log *log, uint32_t loc, uint32_t bytes)
 	log->live -= need;
 	if (log->seg_live[seg] || seg == log->open)
 		return CIS_LOG_NONE;
-	log->nr_used--;
+	unused(log, seg);
 	return seg;
 }
 

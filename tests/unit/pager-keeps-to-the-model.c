@@ -18,7 +18,7 @@ static uint64_t number(const char *name, uint64_t otherwise)
 	return text ? strtoull(text, NULL, 0) : otherwise;
 }
 
-static uint64_t crashes, handovers;
+static uint64_t crashes, handovers, evictions, returns;
 
 static uint64_t run_world(uint64_t seed)
 {
@@ -36,6 +36,8 @@ static uint64_t run_world(uint64_t seed)
 	handovers += w.handovers;
 
 	world_close(&w);
+	evictions += w.evictions;
+	returns += w.returns;
 	if (w.wrong)
 		fail_msg("CIS_MODEL_SEED=%llu: %s (page %llu)", (unsigned long long)seed, w.wrong,
 			 (unsigned long long)w.wrong_page);
@@ -56,8 +58,9 @@ static void interleavings_of_all_kinds(void **state)
 		for (uint64_t s = 1; s <= steps / WORLD_STEPS; s++)
 			touches += run_world(s);
 	rmdir(dir);
-	print_message("%llu touches of pages checked, %llu crashes, %llu hand-overs\n", (unsigned long long)touches,
-		      (unsigned long long)crashes, (unsigned long long)handovers);
+	print_message("%llu touches of pages checked, %llu crashes, %llu hand-overs, %llu pages reclaimed, %llu back\n",
+		      (unsigned long long)touches, (unsigned long long)crashes, (unsigned long long)handovers,
+		      (unsigned long long)evictions, (unsigned long long)returns);
 	assert_true(touches > 0);
 }
 

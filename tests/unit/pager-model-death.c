@@ -13,7 +13,9 @@ static void bury(struct world *w, struct cis_pager *p)
 		if (w->job[i] && w->job[i]->buf && !w->job_over[i])
 			cis_scratch_put(w->worker[i], w->job[i]->buf);
 		free(w->job[i]);
+		free(w->evict[i]);
 		w->job[i] = NULL;
+		w->evict[i] = NULL;
 	}
 	while ((f = p->fetches)) {
 		p->fetches = f->next;
@@ -22,7 +24,7 @@ static void bury(struct world *w, struct cis_pager *p)
 		free(f);
 	}
 	w->nr_held = 0;
-	p->jobs_out = 0;
+	p->jobs_out = p->reclaim.jobs_out = 0;
 	cis_pager_destroy(p);
 }
 
@@ -31,8 +33,14 @@ static void scribble(struct world *w)
 {
 	for (uint64_t p = 0; p < PAGES; p++) {
 		enum cis_page_state s = cis_word_state(w->state.words[p]);
+		unsigned flags = cis_word_flags(w->state.words[p]);
 
-		if (w->present[p] && (s == CIS_PAGE_BUSY || s == CIS_PAGE_ABSENT || (s == CIS_PAGE_REMOVED && !world_removing(w, p)))) {
+		if (w->memory == ALIASED && flags == CIS_WORD_COMING) {
+			if (w->present[p])
+				world_see(w, "mapped before its word said so", p);
+			test_fill_page(w->mem + p * TEST_PAGE, 2, test_random(&w->rnd));
+		}
+		if (w->present[p] && !flags && (s == CIS_PAGE_BUSY || s == CIS_PAGE_ABSENT || (s == CIS_PAGE_REMOVED && !world_removing(w, p)))) {
 			if (w->memory == ALIASED && !w->poisoned[p])
 				world_see(w, "mapped before its word said so", p);
 			w->left[p] = true;
@@ -61,8 +69,12 @@ void world_open_pager(struct world *w, bool adopt)
 	w->to_kill = 0;
 	w->stalls = false; /* the new one finds out for itself */
 	w->opts.generation = ++w->generation;
-	if (cis_pager_create(&w->opts, &w->adopting, NULL))
-		abort();
+	struct cis_error err;
+
+	if (cis_pager_create(&w->opts, &w->adopting, &err)) {
+		fprintf(stderr, "%s\n", err.text);
+		world_see(w, "no pager can be made", 0);
+	}
 }
 
 /* The next engine writes another layout, or the same into another memfd. */
@@ -72,8 +84,10 @@ static void convert(struct world *w)
 	void *map = calloc(1, cis_state_bytes(layout, PAGES));
 	struct cis_state to;
 
-	if (cis_state_convert(&w->state, map, layout, w->generation, &to, NULL))
-		abort();
+	if (cis_state_convert(&w->state, map, layout, w->generation, &to, NULL)) {
+		free(map); /* pages are out of the guest */
+		return;
+	}
 	free(w->state_map);
 	w->state_map = map;
 	w->layout = layout;
@@ -114,12 +128,16 @@ void world_adopt(struct world *w)
 	world_open_pager(w, !w->crash_in);
 	if (w->crash_in) { /* as cis_pager_create() does, but that it can be buried half way */
 		w->adopting->generation = w->generation;
+		w->adopting->reclaim.claimed = false;
 		if (w->layout > 1)
 			w->adopting->have = (enum cis_fill)was.filled;
 		if (w->layout > 1 && cis_record_adopt(w->adopting, NULL))
 			abort();
-		cis_adopt(w->adopting);
+		if (cis_adopt(w->adopting, NULL))
+			world_see(w, "what was reclaimed cannot be adopted", 0);
 	}
+	if (w->wrong)
+		return;
 	if (w->state.header->generation != w->generation)
 		world_see(w, "adopted, but of another generation", 0);
 	check_goes_on(w, &was, zeros);
@@ -128,6 +146,7 @@ void world_adopt(struct world *w)
 	w->waking = false;
 	w->pager = w->adopting;
 	w->adopting = NULL;
+	world_reclaim(w);
 	cis_pager_fill(w->pager, (enum cis_fill)world_dice(w, 3));
 }
 
@@ -143,7 +162,7 @@ static void stand(struct world *w)
 		world_vcpu_step(w, &w->vcpu[world_dice(w, VCPUS)], false);
 		memcpy(present, w->present, sizeof(present));
 		cis_pager_run(w->pager);
-		if (cis_pager_next_job(w->pager) || cis_pager_deadline(w->pager) != UINT64_MAX ||
+		if (cis_pager_next_job(w->pager) || cis_pager_next_evict(w->pager) || cis_pager_deadline(w->pager) != UINT64_MAX ||
 		    memcmp(present, w->present, sizeof(present)))
 			world_see(w, "a paused pager does something", 0);
 	}

@@ -29,6 +29,8 @@ void world_die(struct world *w);
 void world_adopt(struct world *w);
 void world_pause_step(struct world *w);
 void world_resume(struct world *w);
+/** world_reclaim() - tell the pager of the budget that there is now. */
+void world_reclaim(struct world *w);
 
 static inline bool world_is_zero(const uint8_t *page)
 {

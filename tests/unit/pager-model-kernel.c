@@ -96,7 +96,7 @@ static int k_read(void *ctx, struct uffd_msg *msgs, size_t max, size_t *ret_n)
 		v->state = WAITS_READ;
 		msgs[n].event = UFFD_EVENT_PAGEFAULT;
 		msgs[n].arg.pagefault.address = HVA + v->pgno * TEST_PAGE;
-		msgs[n++].arg.pagefault.flags = v->minor ? UFFD_PAGEFAULT_FLAG_MINOR : 0;
+		msgs[n++].arg.pagefault.flags = v->protected ? UFFD_PAGEFAULT_FLAG_WP : v->minor ? UFFD_PAGEFAULT_FLAG_MINOR : 0;
 	}
 	for (unsigned i = 0; i < BALLOONS && n < max; i++) {
 		struct balloon *b = &w->balloon[i];
@@ -163,6 +163,7 @@ static int each(struct world *w, uint64_t dst, uint64_t len, uint64_t *ret_done,
 		if (rc)
 			break;
 		w->present[first + i] = true;
+		w->wp[first + i] &= put == put_map; /* a mark of a page that was protected goes with the page that comes */
 	}
 	world_chance(w); /* the kernel wakes at the end, and maybe has not */
 	wake(w, first, i);
@@ -197,17 +198,28 @@ static int k_poison(void *ctx, uint64_t dst, uint64_t len, uint64_t *ret_done)
 	return each(ctx, dst, len, ret_done, put_poison, NULL);
 }
 
+/*
+ * Who waits there would fault again, be woken again, and so for ever; but once for a REMOVE that was marked, or a page that was
+ * reclaimed while it was asked for, or that a job let go that had not got far.
+ */
+static bool woken_in_vain(struct world *w, uint64_t pgno)
+{
+	enum cis_page_state s = cis_word_state(w->state.words[pgno]);
+
+	return !w->present[pgno] && s != CIS_PAGE_REMOVED && s != CIS_PAGE_STASHED &&
+	       !(s == CIS_PAGE_RESIDENT && w->reclaim.budget_pages) &&
+	       !world_in_file(w, pgno) && !world_removing(w, pgno);
+}
+
 static int k_wake(void *ctx, uint64_t dst, uint64_t len)
 {
 	struct world *w = ctx;
 	uint64_t first = (dst - HVA) / TEST_PAGE, nr = len / TEST_PAGE;
 
-	/* It would fault again, be woken again, and so for ever; but once for a REMOVE that was marked. */
 	world_chance(w);
 	for (unsigned i = 0; i < VCPUS && !w->waking; i++)
-		if (w->vcpu[i].state == WAITS_READ && w->vcpu[i].pgno - first < nr && !w->present[w->vcpu[i].pgno] &&
-		    cis_word_state(w->state.words[w->vcpu[i].pgno]) != CIS_PAGE_REMOVED && !world_in_file(w, w->vcpu[i].pgno) &&
-		    !world_removing(w, w->vcpu[i].pgno))
+		if (w->vcpu[i].state == WAITS_READ && !w->vcpu[i].protected && w->vcpu[i].pgno - first < nr &&
+		    woken_in_vain(w, w->vcpu[i].pgno))
 			world_see(w, "woken without its page", w->vcpu[i].pgno);
 	wake(w, first, nr);
 	return 0;
@@ -221,43 +233,92 @@ static int k_unregister(void *ctx, uint64_t addr, uint64_t len)
 	return 0;
 }
 
+static int k_protect(void *ctx, uint64_t addr, uint64_t len, bool on)
+{
+	struct world *w = ctx;
+	uint64_t first = (addr - HVA) / TEST_PAGE, nr = len / TEST_PAGE;
+
+	world_chance(w);
+	if (changing(w))
+		return -EAGAIN;
+	if (first < w->split && first + nr > w->split)
+		return -ENOENT;
+	for (uint64_t i = first; i < first + nr; i++)
+		w->wp[i] = on;
+	if (!on)
+		wake(w, first, nr);
+	return 0;
+}
+
+static int k_punch(void *ctx, void *addr, uint64_t len)
+{
+	struct world *w = ctx;
+	uint64_t first = (uint64_t)((uint8_t *)addr - w->mem) / TEST_PAGE;
+
+	world_chance(w);
+	if (!world_dice(w, 50))
+		return -ENOMEM;
+	for (uint64_t p = first; p < first + len / TEST_PAGE; p++) {
+		if (cis_word_state(w->state.words[p]) == CIS_PAGE_RESIDENT)
+			world_see(w, "punched, but resident by its word", p);
+		w->present[p] = w->cached[p] = w->own[p] = false;
+		memset(w->mem + p * TEST_PAGE, 0, TEST_PAGE);
+		world_chance(w);
+	}
+	return 0;
+}
+
+static bool k_present(void *ctx, void *addr)
+{
+	struct world *w = ctx;
+
+	return w->cached[((uint8_t *)addr - w->mem) / TEST_PAGE];
+}
+
 const struct cis_pager_os world_kernel = {
 	.read = k_read, .copy = k_copy, .zero = k_zero, .cont = k_cont, .poison = k_poison, .wake = k_wake,
-	.unregister = k_unregister,
+	.unregister = k_unregister, .protect = k_protect, .punch = k_punch, .present = k_present,
 };
 
 /* Threads of the guest. */
 
-static void use_page(struct world *w, uint64_t pgno)
+/* Return: false when it has to wait. */
+static bool use_page(struct world *w, struct vcpu *v)
 {
+	uint64_t pgno = v->pgno;
 	uint8_t *is = page_at(w, pgno), *should = w->ref + pgno * TEST_PAGE;
 
 	w->touches++;
 	if (w->poisoned[pgno]) {
 		if (!w->trouble)
 			world_see(w, "poisoned without trouble", pgno);
-		return;
+		return true;
 	}
 	if (memcmp(is, should, TEST_PAGE) && !(world_removing(w, pgno) && world_is_zero(is))) {
 		world_see(w, "wrong bytes", pgno);
-		return;
+		return true;
 	}
-	if (world_removing(w, pgno) || world_dice(w, 3))
-		return; /* a write to what is being given back is lost or not: not worth modelling */
+	if (world_removing(w, pgno) || !v->writes)
+		return true; /* a write to what is being given back is lost or not: not worth modelling */
+	if (w->wp[pgno])
+		return false;
 	w->own[pgno] = true;
 	is = page_at(w, pgno);
 	test_fill_page(is, 2, test_random(&w->rnd));
 	memcpy(should, is, TEST_PAGE);
+	return true;
 }
 
 void world_vcpu_step(struct world *w, struct vcpu *v, bool quiet)
 {
 	if (v->state != RUNS)
 		return;
-	if (!quiet && !v->faulted)
+	if (!quiet && !v->faulted) {
 		v->pgno = world_dice(w, PAGES); /* else again the page it faulted on */
-	if (w->present[v->pgno]) {
-		use_page(w, v->pgno);
+		v->writes = !world_dice(w, 3);
+	}
+	v->protected = w->present[v->pgno];
+	if (w->present[v->pgno] && use_page(w, v)) {
 		v->faulted = false;
 		return;
 	}

@@ -121,6 +121,40 @@ static void worker_step(struct world *w, unsigned i)
 	}
 }
 
+static void evict_step(struct world *w, unsigned i)
+{
+	if (!w->evict[i]) {
+		w->evict[i] = cis_pager_next_evict(w->pager);
+		w->evict_over[i] = false;
+	} else if (!w->evict_over[i]) {
+		w->evict_over[i] = !cis_evict_job_step(w->evict[i], w->worker[i]);
+	} else {
+		struct cis_evict_job *job = w->evict[i];
+
+		w->evict[i] = NULL; /* freed by it, or lost with it */
+		cis_pager_evict_done(w->pager, job);
+	}
+}
+
+void world_reclaim(struct world *w)
+{
+	if (w->layout < 3 || !w->regions[0].view || !w->reclaim.budget_pages)
+		return;
+	if (cis_pager_reclaim(w->pager, &w->reclaim, NULL))
+		world_see(w, "cannot reclaim", 0);
+}
+
+static void budget_step(struct world *w)
+{
+	static const enum cis_codec codecs[] = { CIS_CODEC_RAW, CIS_CODEC_MASK, CIS_CODEC_LZ4 };
+
+	w->reclaim = (struct cis_reclaim_opts){ .budget_pages = 4 + world_dice(w, world_dice(w, 2) ? PAGES : 20), .codec = codecs[world_dice(w, 3)],
+						.stash_bytes = world_dice(w, 4) ? UINT64_MAX : 3 * CIS_STASH_SEGMENT, .sync = world_dice(w, 2) };
+	if (!world_dice(w, 4))
+		w->reclaim.budget_pages = UINT64_MAX;
+	world_reclaim(w);
+}
+
 static void store_step(struct world *w)
 {
 	if (!w->nr_held)
@@ -149,17 +183,57 @@ static void record_step(struct world *w)
 	free(trace);
 }
 
-/* Pages are counted as they change. */
+/* What the stash has is what the page was. */
+static void check_stashed(struct world *w, uint64_t p)
+{
+	uint64_t word = w->state.words[p];
+	const struct cis_value *v = (const struct cis_value *)(w->state.stash + cis_log_off(cis_word_cookie(word)));
+	static uint8_t raw[TEST_PAGE];
+
+	if (cis_value_check(v, cis_value_id(p, cis_word_generation(word)), TEST_PAGE + sizeof(*v)) ||
+	    cis_value_unpack(v, cis_scratch_decoder(w->scratch, NULL), raw) || memcmp(raw, w->ref + p * TEST_PAGE, TEST_PAGE))
+		world_see(w, "not what is in the stash", p);
+	if ((w->present[p] || w->cached[p]) && !cis_word_flags(word))
+		world_see(w, "in the stash by its word, and in the guest", p);
+}
+
+/* Bytes that a stashed page takes in the stash. */
+static uint64_t stash_room(struct world *w, uint64_t word)
+{
+	const struct cis_value *v = (const struct cis_value *)(w->state.stash + cis_log_off(cis_word_cookie(word)));
+
+	return (cis_value_bytes(v) + CIS_LOG_UNIT - 1) & ~(uint64_t)(CIS_LOG_UNIT - 1);
+}
+
+/* Each resident page is in the list, or will be when the scan comes to it. */
+static void check_listed(struct world *w, uint64_t p)
+{
+	const struct cis_reclaim *r = &w->pager->reclaim;
+
+	if (r->on && p < r->scanned && cis_word_resident(w->state.words[p]) && !cis_word_flags(w->state.words[p]) &&
+	    !cis_bit_test(r->listed, p) && !w->pager->jobs_out)
+		world_see(w, "resident, but never to be reclaimed", p);
+}
+
+/* Pages are counted as they change, but those of an evict job when it is settled. */
 static void check_counts(struct world *w)
 {
-	uint64_t nr[CIS_PAGE_STATES];
+	uint64_t nr[CIS_PAGE_STATES], stashed = 0;
 
 	cis_pager_pages(w->pager, nr);
-	for (uint64_t p = 0; p < PAGES; p++)
-		nr[cis_word_state(w->state.words[p])]--;
-	for (int s = 0; s < CIS_PAGE_STATES; s++)
+	for (uint64_t p = 0; p < PAGES; p++) {
+		uint64_t word = w->state.words[p];
+
+		nr[cis_word_state(word)]--;
+		if (cis_word_state(word) == CIS_PAGE_STASHED)
+			stashed += stash_room(w, word);
+		check_listed(w, p);
+	}
+	for (int s = 0; s < CIS_PAGE_STATES && !w->pager->reclaim.jobs_out; s++)
 		if (nr[s])
 			world_see(w, "pages are counted wrong", (uint64_t)s);
+	if (w->state.stash && stashed != cis_stash_live(&w->pager->reclaim.stash))
+		world_see(w, "the stash keeps what nobody wants, or the other way round", 0);
 }
 
 /* What the words say and what is mapped agree, but for what is under way. */
@@ -171,6 +245,10 @@ static void check_words(struct world *w)
 		bool own_zero = w->memory == PRIVATE && cis_word_cookie(w->state.words[p]) == CIS_RESIDENT_ZERO;
 		bool moving = world_removing(w, p);
 
+		if (s == CIS_PAGE_STASHED && !moving && !cis_word_flags(w->state.words[p]))
+			check_stashed(w, p);
+		if (cis_word_flags(w->state.words[p]))
+			continue;
 		w->left[p] &= w->present[p] && (s == CIS_PAGE_ABSENT || s == CIS_PAGE_BUSY || s == CIS_PAGE_REMOVED);
 		if (s == CIS_PAGE_ABSENT && w->present[p] && !w->left[p])
 			world_see(w, "mapped, but absent by its word", p);
@@ -221,6 +299,8 @@ static void rare_step(struct world *w)
 {
 	unmap(w, world_dice(w, PAGES));
 	other_clone(w, world_dice(w, PAGES));
+	if (!world_dice(w, 30) && w->reclaim.budget_pages)
+		budget_step(w);
 	if (!world_dice(w, 40))
 		record_step(w);
 	if (!world_dice(w, 60))
@@ -246,8 +326,11 @@ static void live_step(struct world *w)
 		else
 			cis_pager_run(w->pager);
 		break;
-	case 10: case 11:
+	case 10:
 		worker_step(w, (unsigned)world_dice(w, JOBS));
+		break;
+	case 11:
+		evict_step(w, (unsigned)world_dice(w, JOBS));
 		break;
 	case 12: case 13:
 		store_step(w);
@@ -303,6 +386,8 @@ bool world_settle(struct world *w)
 		store_step(w);
 		for (unsigned i = 0; i < JOBS; i++)
 			worker_step(w, i);
+		for (unsigned i = 0; i < JOBS; i++)
+			evict_step(w, i);
 		w->clock_ns += 100000000;
 		if (all_run(w))
 			return true;
@@ -375,6 +460,7 @@ void world_open(struct world *w, uint64_t seed, const char *dir)
 			.offset = (uint64_t)i * PAGES / 2 * TEST_PAGE,
 			.kind = w->memory == PRIVATE ? CIS_KIND_PRIVATE : w->memory == ANONYMOUS ? CIS_KIND_ANONYMOUS : CIS_KIND_SHARED,
 			.alias = alias ? (char *)alias + (uint64_t)i * PAGES / 2 * TEST_PAGE : NULL,
+			.view = w->memory == ALIASED || w->memory == COPIED ? (char *)w->mem + (uint64_t)i * PAGES / 2 * TEST_PAGE : NULL,
 		};
 	w->opts = (struct cis_pager_opts){
 		.size = sizeof(w->opts), .regions = w->regions, .nr_regions = 2, .image = w->img, .os = &world_kernel, .os_ctx = w,
@@ -388,12 +474,15 @@ void world_open(struct world *w, uint64_t seed, const char *dir)
 		if (cis_scratch_create(&w->worker[i]))
 			abort();
 	w->opts.scratch = w->scratch;
-	w->layout = CIS_STATE_LAYOUT_MIN + (unsigned)world_dice(w, 2);
+	w->layout = world_dice(w, 3) ? CIS_STATE_LAYOUT_MAX : CIS_STATE_LAYOUT_MIN + (unsigned)world_dice(w, 2);
 	w->state_map = calloc(1, cis_state_bytes(w->layout, PAGES));
 	cis_state_init(w->state_map, w->layout, PAGES, 1, &w->state);
 	world_open_pager(w, false);
 	w->pager = w->adopting;
 	w->adopting = NULL;
+	w->reclaim.budget_pages = world_dice(w, 2);
+	if (w->reclaim.budget_pages)
+		budget_step(w);
 	world_watch(w);
 }
 
@@ -406,8 +495,15 @@ void world_close(struct world *w)
 	for (unsigned i = 0; i < JOBS && w->pager; i++)
 		while (w->job[i])
 			worker_step(w, i);
+	for (unsigned i = 0; i < JOBS && w->pager; i++)
+		while (w->evict[i])
+			evict_step(w, i);
 	if (w->pager && !cis_pager_quiesce(w->pager))
 		world_see(w, "does not come to rest", 0);
+	if (w->pager) {
+		w->evictions = cis_pager_stats(w->pager)->evictions;
+		w->returns = cis_pager_stats(w->pager)->faults_stashed;
+	}
 	cis_pager_destroy(w->pager);
 	cis_scratch_destroy(w->scratch);
 	for (unsigned i = 0; i < JOBS; i++)

@@ -28,7 +28,8 @@ enum touch { RUNS, WAITS_UNREAD, WAITS_READ };
 struct vcpu {
 	enum touch state;
 	uint64_t pgno;
-	bool minor;
+	bool minor, protected;
+	bool writes;  /* what it is about to do */
 	bool faulted; /* and has not got its page since */
 };
 
@@ -58,6 +59,7 @@ struct world {
 	bool present[PAGES];	/* mapped in the guest */
 	bool cached[PAGES];	/* shared: in the memfd, and stays there when the host drops the mapping */
 	bool poisoned[PAGES];
+	bool wp[PAGES];		/* protected against writes */
 	struct vcpu vcpu[VCPUS];
 	struct balloon balloon[BALLOONS];
 
@@ -69,6 +71,9 @@ struct world {
 	struct cis_state state;
 	struct cis_fill_job *job[JOBS];
 	bool job_over[JOBS];
+	struct cis_evict_job *evict[JOBS];
+	bool evict_over[JOBS];
+	struct cis_reclaim_opts reclaim;
 
 	struct cis_store store, job_store;
 	struct cis_store_req *held[128];
@@ -80,6 +85,7 @@ struct world {
 	unsigned to_kill; /* times that it was told to; nobody dies of it here */
 	bool stalls;	  /* somebody waits for a page that could not be produced */
 	uint64_t failed, touches, removes;
+	uint64_t evictions, returns; /* pages reclaimed, and back from the stash */
 
 	/* death */
 	bool mortal, moves; /* it may be killed; it may be asked to stand still */

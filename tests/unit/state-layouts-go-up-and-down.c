@@ -15,6 +15,8 @@
 #define V2_WORDS 69632u
 #define V2_TRACE (V2_WORDS + 12288u)
 #define V2_BYTES (V2_TRACE + 8192u)
+#define V3_STASH 262144u
+#define V3_BYTES (V3_STASH + 28 * 262144u) /* 1500 x 4352 + 1 MiB, rounded down */
 
 static void put32(uint8_t *at, uint32_t v)
 {
@@ -148,6 +150,39 @@ static void layout_2_keeps_what_only_it_has(void **state)
 	free(d);
 }
 
+/* Pages that are out of the guest cannot be said in another memfd; states and flags that no engine writes are refused. */
+static void layout_3_keeps_what_was_reclaimed(void **state)
+{
+	static const uint8_t good[] = { 6, 7, 0x82, 0x83, 0x84, 0x86, 0x46, 0x47 }, bad[] = { 8, 0x40, 0x42, 0xc6, 0x81, 0x85, 0x26 };
+	uint8_t *v1 = write_layout_1(7), *v3 = fresh(V3_BYTES), *to = fresh(V3_BYTES);
+	struct cis_state st, up, out;
+	struct cis_error err;
+
+	(void)state;
+	assert_int_equal(cis_state_bytes(3, PAGES), V3_BYTES);
+	assert_int_equal(cis_state_adopt(v1, V1_BYTES, &st, &err), 0);
+	assert_int_equal(cis_state_convert(&st, v3, 3, 8, &up, &err), 0);
+	assert_ptr_equal(up.stash, v3 + V3_STASH);
+	assert_int_equal(up.stash_bytes, V3_BYTES - V3_STASH);
+	assert_memory_equal(v3 + V2_WORDS, v1 + V1_WORDS, PAGES * 8);
+	assert_int_equal(cis_state_convert(&up, to, 2, 9, &out, &err), 0);
+	memset(to, 0, V3_BYTES);
+	for (size_t i = 0; i < sizeof(good); i++) {
+		v3[V2_WORDS + 80] = good[i];
+		assert_int_equal(cis_state_adopt(v3, V3_BYTES, &up, &err), 0);
+		assert_int_equal(cis_state_convert(&up, to, 2, 9, &out, &err), -EBUSY);
+		assert_int_equal(get64(to), 0);
+	}
+	for (size_t i = 0; i < sizeof(bad); i++) {
+		v3[V2_WORDS + 80] = bad[i];
+		assert_int_equal(cis_state_adopt(v3, V3_BYTES, &up, &err), -EBADMSG);
+		assert_non_null(strstr(err.text, "page 10 has state"));
+	}
+	free(v1);
+	free(v3);
+	free(to);
+}
+
 static void other_layouts_are_refused_with_both_numbers(void **state)
 {
 	uint8_t *m = write_layout_1(7), *to = fresh(V2_BYTES);
@@ -156,13 +191,13 @@ static void other_layouts_are_refused_with_both_numbers(void **state)
 
 	(void)state;
 	assert_int_equal(cis_state_adopt(m, V1_BYTES, &st, &err), 0);
-	assert_int_equal(cis_state_convert(&st, to, 3, 1, &out, &err), -EPROTONOSUPPORT);
-	assert_non_null(strstr(err.text, "layout 3 is asked for, this engine knows 1 to 2"));
+	assert_int_equal(cis_state_convert(&st, to, 4, 1, &out, &err), -EPROTONOSUPPORT);
+	assert_non_null(strstr(err.text, "layout 4 is asked for, this engine knows 1 to 3"));
 	assert_int_equal(get64(to), 0);
 	put32(m + 8, 9);
 	put64(m + 56, cis_crc64(0, m, 56));
 	assert_int_equal(cis_state_adopt(m, V1_BYTES, &st, &err), -EPROTONOSUPPORT);
-	assert_non_null(strstr(err.text, "layout 9, this engine knows 1 to 2"));
+	assert_non_null(strstr(err.text, "layout 9, this engine knows 1 to 3"));
 	free(m);
 	free(to);
 }
@@ -226,6 +261,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(layout_1_goes_up_and_down),
 		cmocka_unit_test(layout_2_keeps_what_only_it_has),
+		cmocka_unit_test(layout_3_keeps_what_was_reclaimed),
 		cmocka_unit_test(other_layouts_are_refused_with_both_numbers),
 		cmocka_unit_test(a_new_generation_is_all_or_nothing),
 		cmocka_unit_test(what_no_engine_writes_in_layout_2_is_refused),

@@ -1,0 +1,315 @@
+/*
+ * Budgets: how many pages of a guest may be resident, and which of them go.
+ *
+ * Pages go in the order in which they came.  That is what FluidMem's list does too (systems.md 4.b): nothing outside of a guest sees which
+ * pages it reads.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "base/point.h"
+#include "pager/internal.h"
+
+#define FULL_NS	      100000000u /* the stash had no room */
+#define SCAN_PAGES    65536u	 /* looked at in one step, 50 us */
+#define JOBS_MAX      2u
+#define DIRECT	      16u   /* pages that a fault waits for when workers are not fast enough */
+#define AHEAD_SHARE   64u   /* of the budget is kept free ahead of faults */
+#define AHEAD_MAX     1024u
+
+static void *lazy(uint64_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+int cis_reclaim_init(struct cis_pager *p)
+{
+	struct cis_reclaim *r = &p->reclaim;
+	int rc;
+
+	r->budget = UINT64_MAX;
+	r->claimed = !p->o.adopt;
+	if (!p->o.state.stash || p->page_shift != 12)
+		return 0;
+	rc = cis_stash_init(&r->stash, p->o.state.stash, p->o.state.stash_bytes, p->o.state.stash_bytes);
+	r->fifo = lazy(p->nr_pages * sizeof(*r->fifo));
+	r->listed = lazy(cis_bitmap_words(p->nr_pages) * sizeof(*r->listed));
+	return rc || !r->fifo || !r->listed ? -ENOMEM : 0;
+}
+
+void cis_reclaim_fini(struct cis_pager *p)
+{
+	struct cis_reclaim *r = &p->reclaim;
+
+	if (r->fifo)
+		munmap(r->fifo, p->nr_pages * sizeof(*r->fifo));
+	if (r->listed)
+		munmap(r->listed, cis_bitmap_words(p->nr_pages) * sizeof(*r->listed));
+	cis_stash_fini(&r->stash);
+}
+
+size_t cis_reclaim_memory(const struct cis_pager *p)
+{
+	const struct cis_reclaim *r = &p->reclaim;
+	uint64_t slots = r->tail < p->nr_pages ? r->tail : p->nr_pages;
+
+	return r->on ? slots * sizeof(*r->fifo) + cis_bitmap_words(p->nr_pages) * 8 + cis_log_memory(r->stash.log) : 0;
+}
+
+uint64_t cis_pager_resident(const struct cis_pager *p)
+{
+	uint64_t pages[CIS_PAGE_STATES];
+
+	cis_pager_pages(p, pages);
+	return pages[CIS_PAGE_RESIDENT] + pages[CIS_PAGE_CLEAN];
+}
+
+uint64_t cis_pager_remote(const struct cis_pager *p)
+{
+	uint64_t pages[CIS_PAGE_STATES];
+
+	cis_pager_pages(p, pages);
+	return pages[CIS_PAGE_STASHED] + pages[CIS_PAGE_FAR];
+}
+
+int cis_pager_reclaim(struct cis_pager *p, const struct cis_reclaim_opts *opts, struct cis_error *err)
+{
+	struct cis_reclaim *r = &p->reclaim;
+	bool any = false;
+
+	for (size_t i = 0; i < p->nr_regions; i++)
+		any |= p->regions[i].view != NULL;
+	if (!any)
+		return cis_fail(err, EOPNOTSUPP, "none of its memory can be reclaimed: only shared memory with pages of 4 KiB can");
+	if (!r->fifo)
+		return cis_fail(err, EOPNOTSUPP, "its state memfd is of layout %u, which has no stash", p->o.state.header->layout);
+	r->o = *opts;
+	r->budget = opts->budget_pages;
+	r->full_ns = 0;
+	r->on = true;
+	cis_log_limit(r->stash.log, opts->stash_bytes);
+	return 0;
+}
+
+/* The list. */
+
+void cis_reclaim_list(struct cis_pager *p, uint64_t pgno, uint64_t nr)
+{
+	struct cis_reclaim *r = &p->reclaim;
+
+	if (!r->on)
+		return;
+	for (; nr; nr--, pgno++) {
+		if (cis_bit_test(r->listed, pgno) || !cis_word_resident(cis_word_load(p, pgno)))
+			continue;
+		cis_bit_set(r->listed, pgno);
+		r->fifo[r->tail++ % p->nr_pages] = (uint32_t)pgno;
+	}
+}
+
+/* Those that were there before there was a budget, or came under another engine. */
+static void scan(struct cis_pager *p)
+{
+	struct cis_reclaim *r = &p->reclaim;
+	uint64_t nr = p->nr_pages - r->scanned;
+
+	if (nr > SCAN_PAGES)
+		nr = SCAN_PAGES;
+	cis_reclaim_list(p, r->scanned, nr);
+	r->scanned += nr;
+}
+
+/* Return: false when there is none. */
+static bool next_page(struct cis_pager *p, uint64_t *ret)
+{
+	struct cis_reclaim *r = &p->reclaim;
+
+	while (r->head < r->tail) {
+		uint64_t pgno = r->fifo[r->head++ % p->nr_pages];
+		const struct cis_region *region = cis_region_of_page(p, pgno);
+		uint64_t word = cis_word_load(p, pgno);
+
+		cis_bit_clear(r->listed, pgno);
+		if (!cis_word_resident(word) || cis_word_flags(word) || !region->view)
+			continue;
+		*ret = pgno;
+		return true;
+	}
+	return false;
+}
+
+/* Jobs. */
+
+static int by_number(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static void claim(struct cis_pager *p, struct cis_evict_job *job, uint64_t nr)
+{
+	job->p = p;
+	job->codec = p->reclaim.o.codec;
+	job->nr = job->at = job->nr_zero = job->nr_clean = 0;
+	job->copied = job->no_room = false;
+	if (nr > CIS_EVICT_PAGES)
+		nr = CIS_EVICT_PAGES;
+	while (job->nr < nr && next_page(p, &job->pgno[job->nr]))
+		job->nr++;
+	qsort(job->pgno, job->nr, sizeof(job->pgno[0]), by_number);
+	for (size_t i = 0; i < job->nr; i++) {
+		job->how[i] = CIS_EVICT_KEPT;
+		job->was[i] = job->word[i] = cis_word_load(p, job->pgno[i]) | CIS_WORD_HELD;
+		cis_word_store(p, job->pgno[i], job->word[i]);
+	}
+	CIS_POINT(evict_claimed);
+}
+
+/* A page that stays may be written to again; one that went is faulted for again by whoever wanted to write to it meanwhile. */
+static void let_go(struct cis_pager *p, const struct cis_evict_job *job, size_t i)
+{
+	const struct cis_region *r = cis_region_of_page(p, job->pgno[i]);
+	uint64_t hva = cis_hva_of_page(p, r, job->pgno[i]);
+
+	if (job->how[i] == CIS_EVICT_OUT) {
+		p->o.os->wake(p->o.os_ctx, hva, cis_page_bytes(p));
+		return;
+	}
+	p->stats->evictions_given_up++;
+	if (job->how[i] == CIS_EVICT_PROTECTED && p->o.os->protect(p->o.os_ctx, hva, cis_page_bytes(p), false))
+		p->o.os->wake(p->o.os_ctx, hva, cis_page_bytes(p)); /* asked again, by who waits and faults again */
+	cis_reclaim_list(p, job->pgno[i], 1);
+}
+
+static void settle(struct cis_pager *p, struct cis_evict_job *job)
+{
+	struct cis_reclaim *r = &p->reclaim;
+
+	for (size_t i = 0; i < job->nr; i++) {
+		cis_word_counted(p, job->was[i], job->word[i]);
+		cis_word_store(p, job->pgno[i], cis_word_load(p, job->pgno[i]) & ~(uint64_t)CIS_WORD_HELD);
+		CIS_POINT(evict_settled);
+		let_go(p, job, i);
+		p->stats->evictions += job->how[i] == CIS_EVICT_OUT;
+		r->seq += job->how[i] == CIS_EVICT_OUT;
+	}
+	p->stats->evicted_zero += job->nr_zero;
+	p->stats->evicted_clean += job->nr_clean;
+	if (job->no_room) {
+		p->stats->stash_full++;
+		r->full_ns = cis_pager_now(p) + FULL_NS;
+	}
+	CIS_POINT(evict_done);
+}
+
+/* On the shard, while somebody waits. */
+static void evict_now(struct cis_pager *p, uint64_t nr)
+{
+	struct cis_evict_job job;
+
+	claim(p, &job, nr);
+	if (!job.nr)
+		return;
+	while (cis_evict_job_step(&job, p->o.scratch))
+		;
+	settle(p, &job);
+}
+
+static bool is_full(struct cis_pager *p)
+{
+	struct cis_reclaim *r = &p->reclaim;
+
+	if (r->full_ns && p->now_ns >= r->full_ns)
+		r->full_ns = 0;
+	return r->full_ns;
+}
+
+void cis_reclaim_make_room(struct cis_pager *p)
+{
+	struct cis_reclaim *r = &p->reclaim;
+	uint64_t resident = cis_pager_resident(p);
+
+	if (!r->on || resident < r->budget || is_full(p))
+		return;
+	if (r->o.sync)
+		evict_now(p, resident + 1 - r->budget);
+	else
+		evict_now(p, DIRECT);
+}
+
+uint64_t cis_reclaim_room(const struct cis_pager *p)
+{
+	uint64_t resident = cis_pager_resident(p);
+
+	return resident < p->reclaim.budget ? p->reclaim.budget - resident : 0;
+}
+
+/* Pages above what leaves some room for the next faults. */
+static uint64_t surplus(const struct cis_pager *p)
+{
+	const struct cis_reclaim *r = &p->reclaim;
+	uint64_t ahead = r->o.sync ? 0 : r->budget / AHEAD_SHARE, resident = cis_pager_resident(p);
+
+	if (ahead > AHEAD_MAX)
+		ahead = AHEAD_MAX;
+	return r->on && resident > r->budget - ahead ? resident - (r->budget - ahead) : 0;
+}
+
+bool cis_reclaim_wants(const struct cis_pager *p)
+{
+	const struct cis_reclaim *r = &p->reclaim;
+
+	return !p->paused && !p->is_gone && r->jobs_out < JOBS_MAX && !r->full_ns && r->head < r->tail &&
+	       surplus(p) > r->jobs_out * CIS_EVICT_PAGES;
+}
+
+void cis_reclaim_step(struct cis_pager *p)
+{
+	struct cis_reclaim *r = &p->reclaim;
+
+	if (!r->on || p->paused || p->is_gone)
+		return;
+	is_full(p);
+	if (r->scanned < p->nr_pages)
+		scan(p);
+	if (r->o.sync && !r->full_ns && surplus(p)) /* the budget was cut */
+		evict_now(p, surplus(p));
+}
+
+uint64_t cis_reclaim_deadline(const struct cis_pager *p)
+{
+	const struct cis_reclaim *r = &p->reclaim;
+
+	if (!r->on)
+		return UINT64_MAX;
+	if (r->full_ns && surplus(p))
+		return r->full_ns;
+	return r->scanned < p->nr_pages || (r->o.sync && surplus(p) && r->head < r->tail) ? 0 : UINT64_MAX;
+}
+
+struct cis_evict_job *cis_pager_next_evict(struct cis_pager *p)
+{
+	struct cis_evict_job *job = cis_reclaim_wants(p) ? malloc(sizeof(*job)) : NULL;
+
+	if (!job)
+		return NULL;
+	claim(p, job, surplus(p) - p->reclaim.jobs_out * CIS_EVICT_PAGES);
+	if (!job->nr) {
+		free(job);
+		return NULL;
+	}
+	p->reclaim.jobs_out++;
+	return job;
+}
+
+void cis_pager_evict_done(struct cis_pager *p, struct cis_evict_job *job)
+{
+	settle(p, job);
+	p->reclaim.jobs_out--;
+	free(job);
+	cis_fault_retry(p, true);
+}

@@ -1,0 +1,134 @@
+/* Pages that are not in the guest: how they come back, and what becomes of those that nobody wants any more. */
+#include <errno.h>
+
+#include "base/point.h"
+#include "pager/internal.h"
+
+void cis_remote_forget(struct cis_pager *p, uint64_t pgno, uint64_t word)
+{
+	(void)pgno;
+	if (cis_word_state(word) == CIS_PAGE_STASHED && p->reclaim.claimed)
+		cis_stash_free(&p->reclaim.stash, cis_word_cookie(word));
+}
+
+/* Return: 0, or -EBADMSG with what is wrong: it lies in our own memory, so nothing would be better at a second try. */
+static int unpack(struct cis_pager *p, uint64_t pgno, uint64_t word, char *raw, struct cis_error *err)
+{
+	const struct cis_value *v = cis_stash_at(&p->reclaim.stash, cis_word_cookie(word));
+	struct cis_decoder *dec = cis_scratch_decoder(p->o.scratch, NULL);
+
+	if (!dec)
+		return cis_fail(err, ENOMEM, "page %llu: no memory for a decoder", (unsigned long long)pgno);
+	if (cis_value_check(v, cis_value_id(pgno, cis_word_generation(word)), sizeof(*v) + cis_page_bytes(p)) ||
+	    cis_value_unpack(v, dec, raw))
+		return cis_fail(err, EBADMSG, "page %llu: its copy in the stash is damaged", (unsigned long long)pgno);
+	return 0;
+}
+
+static void came(struct cis_pager *p, uint64_t pgno, uint64_t word)
+{
+	cis_remote_forget(p, pgno, word);
+	cis_reclaim_list(p, pgno, 1);
+}
+
+void cis_fault_stashed(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r)
+{
+	uint64_t word = cis_word_load(p, f->pgno), done = 0;
+	uint32_t loc = cis_word_cookie(word);
+	struct cis_error err;
+	int rc = unpack(p, f->pgno, word, p->o.scratch->raw, &err);
+
+	if (rc) {
+		cis_fault_fail(p, f, &err);
+		return;
+	}
+	cis_word_store(p, f->pgno, word | CIS_WORD_COMING);
+	CIS_POINT(stash_coming);
+	rc = cis_install_run(p, r, f->pgno, 1, p->o.scratch->raw, loc, &done);
+	if (!done) {
+		/* Filled in place it may be RESIDENT and not mapped: a fault maps it. */
+		if (cis_word_flags(cis_word_load(p, f->pgno)))
+			cis_word_store(p, f->pgno, word);
+		else
+			came(p, f->pgno, word);
+		cis_fault_trouble(p, f, rc);
+		return;
+	}
+	CIS_POINT(stash_come);
+	came(p, f->pgno, word);
+	cis_fault_answered(p, f, &p->stats->faults_stashed);
+}
+
+/* It was not reclaimed after all, or another engine had begun to. */
+void cis_fault_protected(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r)
+{
+	int rc = p->o.os->protect(p->o.os_ctx, cis_hva_of_page(p, r, f->pgno), cis_page_bytes(p), false);
+
+	CIS_POINT(unprotected);
+	if (rc)
+		cis_fault_trouble(p, f, rc);
+	else
+		cis_fault_answered(p, f, &p->stats->faults_written);
+}
+
+/*
+ * What COMING says about a page of the stash: copied pages are in the guest as soon as they have memory, and may have been written to;
+ * those filled in place are in nobody's sight before their word says RESIDENT.
+ */
+static void adopt_coming(struct cis_pager *p, uint64_t pgno, uint64_t word)
+{
+	const struct cis_region *r = cis_region_of_page(p, pgno);
+	bool here = !r->alias && p->o.os->present(p->o.os_ctx, r->view + ((pgno << p->page_shift) - r->offset));
+
+	if (here)
+		cis_page_set(p, pgno, CIS_PAGE_RESIDENT, 0);
+	else
+		cis_word_store(p, pgno, word & ~(uint64_t)CIS_WORD_COMING);
+}
+
+/*
+ * Punched once more, since nobody knows how far it had come; nothing was installed there meanwhile.  If the kernel will not, what is in the
+ * guest is the same as what its word speaks of.
+ */
+static void adopt_held(struct cis_pager *p, uint64_t pgno, uint64_t word)
+{
+	const struct cis_region *r = cis_region_of_page(p, pgno);
+	char *view = r->view + ((pgno << p->page_shift) - r->offset);
+	bool out = cis_word_resident(word) || !p->o.os->punch(p->o.os_ctx, view, cis_page_bytes(p)) ||
+		   !p->o.os->present(p->o.os_ctx, view);
+
+	CIS_POINT(adopt_punched);
+	if (out)
+		cis_word_store(p, pgno, word & ~(uint64_t)CIS_WORD_HELD);
+	else
+		cis_page_set(p, pgno, CIS_PAGE_RESIDENT, 0);
+}
+
+static int adopt_page(struct cis_pager *p, uint64_t pgno, struct cis_error *err)
+{
+	uint64_t word = cis_word_load(p, pgno);
+	const struct cis_region *r = cis_word_flags(word) ? cis_region_of_page(p, pgno) : NULL;
+
+	if (cis_word_flags(word) && (!r || !r->view))
+		return cis_fail(err, EBADMSG, "page %llu was being reclaimed, which it cannot be", (unsigned long long)pgno);
+	if (cis_word_flags(word) == CIS_WORD_COMING)
+		adopt_coming(p, pgno, word);
+	else if (cis_word_flags(word))
+		adopt_held(p, pgno, word);
+	word = cis_word_load(p, pgno);
+	if (cis_word_state(word) == CIS_PAGE_STASHED &&
+	    (!p->reclaim.stash.area ||
+	     cis_stash_claim(&p->reclaim.stash, cis_word_cookie(word), cis_value_id(pgno, cis_word_generation(word)))))
+		return cis_fail(err, EBADMSG, "page %llu: is not where the stash has it", (unsigned long long)pgno);
+	return 0;
+}
+
+int cis_remote_adopt(struct cis_pager *p, struct cis_error *err)
+{
+	int rc = 0;
+
+	for (uint64_t pgno = 0; pgno < p->nr_pages && !rc; pgno++)
+		rc = adopt_page(p, pgno, err);
+	p->reclaim.claimed = true;
+	return rc;
+}

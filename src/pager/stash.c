@@ -1,0 +1,115 @@
+#include "pager/stash.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "pager/state.h"
+
+#define PAGE  4096u
+#define SPARE ((uint64_t)16 * CIS_STASH_SEGMENT) /* empty ones that keep their memory: to get it back costs more than copying a page */
+
+int cis_value_check(const struct cis_value *v, uint64_t id, uint64_t room)
+{
+	if (room < sizeof(*v) || v->id != id || !v->stored_bytes || v->stored_bytes > PAGE || cis_value_bytes(v) > room ||
+	    v->codec >= CIS_CODEC_COUNT)
+		return -EBADMSG;
+	return 0;
+}
+
+int cis_value_unpack(const struct cis_value *v, struct cis_decoder *dec, void *raw)
+{
+	if (cis_decode(dec, v->codec, v + 1, v->stored_bytes, raw, PAGE))
+		return -EBADMSG;
+	return cis_chunk_checksum(v->id, raw, PAGE) == v->checksum ? 0 : -EBADMSG;
+}
+
+int cis_stash_init(struct cis_stash *s, char *area, uint64_t bytes, uint64_t limit)
+{
+	*s = (struct cis_stash){ .area = area, .bytes = bytes };
+	pthread_mutex_init(&s->lock, NULL);
+	return cis_log_create(bytes, CIS_STASH_SEGMENT, limit, &s->log);
+}
+
+void cis_stash_fini(struct cis_stash *s)
+{
+	if (!s->area)
+		return;
+	cis_log_destroy(s->log);
+	pthread_mutex_destroy(&s->lock);
+	s->area = NULL;
+}
+
+uint32_t cis_stash_put(struct cis_stash *s, const struct cis_value *v, const void *stored)
+{
+	uint32_t bytes = cis_value_bytes(v), loc;
+	char *at;
+
+	pthread_mutex_lock(&s->lock);
+	loc = cis_log_alloc(s->log, bytes, false);
+	if (loc && cis_log_off(loc) + CIS_STASH_SEGMENT > s->backed)
+		s->backed = (cis_log_off(loc) & ~(uint64_t)(CIS_STASH_SEGMENT - 1)) + CIS_STASH_SEGMENT;
+	pthread_mutex_unlock(&s->lock);
+	if (!loc)
+		return 0;
+	at = s->area + cis_log_off(loc);
+	memcpy(at, v, sizeof(*v));
+	memcpy(at + sizeof(*v), stored, v->stored_bytes);
+	return loc;
+}
+
+/* The lowest are used again first, so what is far above what is used is not wanted soon. */
+static void give_back(struct cis_stash *s)
+{
+	uint64_t keep = cis_log_used(s->log) + SPARE, top = s->backed - CIS_STASH_SEGMENT;
+
+	while (s->backed > keep && !cis_log_segment_live(s->log, (uint32_t)(top / CIS_STASH_SEGMENT))) {
+		madvise(s->area + top, CIS_STASH_SEGMENT, MADV_REMOVE);
+		s->backed = top;
+		top -= CIS_STASH_SEGMENT;
+	}
+}
+
+void cis_stash_free(struct cis_stash *s, uint32_t loc)
+{
+	uint32_t bytes = cis_value_bytes(cis_stash_at(s, loc));
+
+	pthread_mutex_lock(&s->lock);
+	if (cis_log_free(s->log, loc, bytes) != CIS_LOG_NONE)
+		give_back(s);
+	pthread_mutex_unlock(&s->lock);
+}
+
+int cis_stash_claim(struct cis_stash *s, uint32_t loc, uint64_t id)
+{
+	uint64_t off = cis_log_off(loc);
+	const struct cis_value *v = cis_stash_at(s, loc);
+
+	if (!loc || off + sizeof(*v) > s->bytes || cis_value_check(v, id, s->bytes - off) ||
+	    !cis_log_claim(s->log, loc, cis_value_bytes(v)))
+		return -EBADMSG;
+	off = (off & ~(uint64_t)(CIS_STASH_SEGMENT - 1)) + CIS_STASH_SEGMENT;
+	if (s->backed < off)
+		s->backed = off;
+	return 0;
+}
+
+uint64_t cis_stash_used(struct cis_stash *s)
+{
+	uint64_t used;
+
+	pthread_mutex_lock(&s->lock);
+	used = cis_log_used(s->log);
+	pthread_mutex_unlock(&s->lock);
+	return used;
+}
+
+uint64_t cis_stash_live(struct cis_stash *s)
+{
+	uint64_t live;
+
+	pthread_mutex_lock(&s->lock);
+	live = cis_log_live(s->log);
+	pthread_mutex_unlock(&s->lock);
+	return live;
+}
