@@ -91,7 +91,6 @@ WRAP(int, signalfd, (int fd, const sigset_t *s, int f), (fd, s, f), -1, EMFILE)
 WRAP(FILE *, open_memstream, (char **p, size_t *n), (p, n), NULL, ENOMEM)
 WRAP(int, eventfd, (unsigned v, int f), (v, f), -1, EMFILE)
 WRAP(int, epoll_create1, (int f), (f), -1, EMFILE)
-WRAP(int, epoll_ctl, (int ep, int op, int fd, struct epoll_event *ev), (ep, op, fd, ev), -1, ENOSPC)
 WRAP(int, pthread_create, (pthread_t *t, const pthread_attr_t *a, void *(*run)(void *), void *arg), (t, a, run, arg), EAGAIN,
      EAGAIN)
 WRAP(int, socketpair, (int d, int t, int p, int *fds), (d, t, p, fds), -1, EMFILE)
@@ -101,6 +100,18 @@ WRAP(ssize_t, sendmsg, (int fd, const struct msghdr *m, int f), (fd, m, f), -1, 
 WRAP(ssize_t, pread64, (int fd, void *p, size_t n, off_t o), (fd, p, n, o), -1, EIO)
 WRAP(ssize_t, preadv64v2, (int fd, const struct iovec *v, int n, off_t o, int f), (fd, v, n, o, f), -1, EIO)
 WRAP(int, io_uring_queue_init, (unsigned n, struct io_uring *r, unsigned f), (n, r, f), -ENOMEM, ENOMEM)
+
+/* What is watched already is changed and taken out without memory (fs/eventpoll.c), so that never fails. */
+int __real_epoll_ctl(int ep, int op, int fd, struct epoll_event *ev);
+int __wrap_epoll_ctl(int ep, int op, int fd, struct epoll_event *ev);
+int __wrap_epoll_ctl(int ep, int op, int fd, struct epoll_event *ev)
+{
+	if (op == EPOLL_CTL_ADD && now("epoll_ctl")) {
+		errno = ENOSPC;
+		return -1;
+	}
+	return __real_epoll_ctl(ep, op, fd, ev);
+}
 
 /* A library makes these calls by number. */
 long __real_syscall(long nr, long a, long b, long c, long d, long e, long f);
