@@ -127,8 +127,10 @@ static int map_alias(struct cis_guest *g, struct cis_error *err)
 
 	if (!g->in_place || g->alias)
 		return 0;
-	if (g->memory.memfd < 0 || fstat(g->memory.memfd, &st))
+	if (g->memory.memfd < 0)
 		return cis_fail(err, EBADF, "memfd: is not there");
+	if (fstat(g->memory.memfd, &st))
+		return cis_fail(err, errno, "memfd: %s", strerror(errno));
 	rc = cis_memfd_map(g->memory.memfd, 0, (uint64_t)st.st_size, &g->alias);
 	if (rc)
 		return cis_fail(err, -rc, "memfd: mmap of %llu bytes: %s", (unsigned long long)st.st_size, strerror(-rc));
