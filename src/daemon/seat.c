@@ -143,8 +143,10 @@ static void hand_out(struct cis_seat *seat)
 		struct cis_work *work = malloc(sizeof(*work));
 		enum cis_job_class class = seat->told < CIS_FILL_HOT ? CIS_JOB_FILL : CIS_JOB_BACKGROUND;
 
-		if (!work)
+		if (!work) {
+			cis_pager_fill_later(seat->pager);
 			return;
+		}
 		*work = (struct cis_work){ .job = cis_pager_next_job(seat->pager), .layers = seat->layers, .to = &shard->box,
 					  .done = job_done, .ctx = seat };
 		if (!work->job) {
