@@ -286,6 +286,13 @@ void cis_seat_serve(struct cis_seat *seat)
 
 /* Seats, from the control thread. */
 
+static int record(struct cis_seat *seat, struct cis_error *err)
+{
+	int rc = cis_pager_record_start(seat->pager);
+
+	return rc && rc != -EALREADY ? cis_fail(err, -rc, "its first touches cannot be recorded: %s", strerror(-rc)) : 0;
+}
+
 int cis_seat_create(struct cis_shard *shard, const struct cis_seat_opts *opts, struct cis_seat **ret,
 		    struct cis_error *err)
 {
@@ -298,7 +305,7 @@ int cis_seat_create(struct cis_shard *shard, const struct cis_seat_opts *opts, s
 	*seat = (struct cis_seat){
 		.shard = shard, .uffd = opts->uffd, .layers = opts->layers, .fill = opts->fill, .detach = opts->detach,
 		.event_ns = opts->fault_rate ? 1000000000u / opts->fault_rate : 0, .burst = opts->fault_burst,
-		.record = opts->record, .adopted = opts->pager.adopt, .notice = opts->notice, .ctx = opts->ctx,
+		.adopted = opts->pager.adopt, .notice = opts->notice, .ctx = opts->ctx,
 	};
 	pager.size = sizeof(pager);
 	pager.os = &cis_pager_os_uffd;
@@ -319,6 +326,8 @@ int cis_seat_create(struct cis_shard *shard, const struct cis_seat_opts *opts, s
 	}
 	atomic_fetch_add(&shard->seats, 1);
 	rc = cis_pager_create(&pager, &seat->pager, err);
+	if (!rc && opts->record)
+		rc = record(seat, err);
 	if (rc)
 		cis_seat_destroy(seat);
 	else
@@ -330,8 +339,6 @@ static void sit(void *arg)
 {
 	struct cis_seat *seat = arg;
 
-	if (seat->record)
-		cis_pager_record_start(seat->pager);
 	if (seat->adopted)
 		cis_pager_wake_all(seat->pager);
 	hear(seat, true);

@@ -32,7 +32,7 @@ struct cis_seat {
 	int uffd;
 	struct cis_layers *layers;
 	enum cis_fill fill, told;
-	bool detach, record, adopted, leaving, left, pausing, paused, is_timed;
+	bool detach, adopted, leaving, left, pausing, paused, is_timed;
 	unsigned jobs_out;
 	uint64_t event_ns, burst, full_ns, held_ns, held_back; /* its rate, see hold_back(); held_ns: until then, 0: it is not */
 	void (*notice)(void *notice);
