@@ -12,6 +12,7 @@
 #include "daemon/events.h"
 #include "daemon/guest_int.h"
 #include "daemon/handover.h"
+#include "daemon/log.h"
 #include "os/memfd.h"
 #include "os/pidfd.h"
 #include "os/uffd.h"
@@ -364,7 +365,9 @@ static void note(struct cis_guest *g, bool ack)
 	if (!g->conn || !g->engine->has_keeper)
 		return;
 	text = cis_guest_note_text(g);
-	if (!text || cis_keeper_link_note(g->engine->link, g->conn->id, text, ack))
+	if (!text)
+		cis_give_up("no memory to note what became of guest %s", g->id);
+	if (cis_keeper_link_note(g->engine->link, g->conn->id, text, ack))
 		cis_log(CIS_LOG_ERROR, "guest=%s: cannot be noted; an engine that follows will know it as it was", g->id);
 	free(text);
 }

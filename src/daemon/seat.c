@@ -6,6 +6,7 @@
 #include <sys/epoll.h>
 
 #include "daemon/awake.h"
+#include "daemon/log.h"
 #include "daemon/shard_int.h"
 
 #define JOBS_BESIDE 2u /* fill jobs out for a guest beside those that workers run: they never wait for the shard */
@@ -15,7 +16,7 @@ static void notify(struct cis_seat *seat, const struct cis_notice *what)
 	struct cis_notice *n = malloc(sizeof(*n));
 
 	if (!n)
-		abort(); /* a failure that nobody hears of is worse */
+		cis_give_up("no memory to tell what became of a guest");
 	*n = *what;
 	n->ctx = seat->ctx;
 	cis_mailbox_post(seat->shard->control, seat->notice, n);
