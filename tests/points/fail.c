@@ -1,10 +1,9 @@
 /*
- * Lets one call of the program fail: the N-th of those that are wrapped by the linker, counted from its start.  For
- * cisternd-points only.
+ * Lets one call of the program fail: the N-th of those that are wrapped by the linker.  For cisternd-points only.
  *
  *	CISTERN_FAIL=engine:N or keeper:N	which process, which call
- *	CISTERN_FAIL_TOKEN=PATH			only who can unlink PATH fails, so it happens once; the name of the call is
- *						written into PATH.done then
+ *	CISTERN_FAIL_TOKEN=PATH			counted while PATH is there; who can unlink it fails, so it happens once; the name of
+ *						the call is written into PATH.done then
  *
  * As in base/point.h, a process without it looks at its parent's environment.
  */
@@ -29,7 +28,7 @@
 
 #include "base/point.h"
 
-static atomic_long left; /* 0: nothing fails (any more) */
+static atomic_long left; /* 0 and less: nothing fails (any more) */
 static char token[4096];
 
 __attribute__((constructor)) static void look(int argc, char **argv)
@@ -40,8 +39,7 @@ __attribute__((constructor)) static void look(int argc, char **argv)
 	if (!cis_point_variable("CISTERN_FAIL", "CISTERN_FAIL", what, sizeof(what)) ||
 	    strncmp(what, engine ? "engine:" : "keeper:", strlen("engine:")))
 		return;
-	cis_point_variable("CISTERN_FAIL", "CISTERN_FAIL_TOKEN", token, sizeof(token));
-	if (!access(token, F_OK))
+	if (cis_point_variable("CISTERN_FAIL", "CISTERN_FAIL_TOKEN", token, sizeof(token)))
 		atomic_store(&left, atol(what + strlen("engine:")));
 }
 
@@ -51,9 +49,8 @@ static bool now(const char *name)
 	char done[4200];
 	FILE *f;
 
-	if (!atomic_load_explicit(&left, memory_order_relaxed) || atomic_fetch_sub(&left, 1) != 1)
-		return false;
-	if (unlink(token))
+	if (atomic_load_explicit(&left, memory_order_relaxed) <= 0 || access(token, F_OK) || atomic_fetch_sub(&left, 1) != 1 ||
+	    unlink(token))
 		return false;
 	snprintf(done, sizeof(done), "%s.done", token);
 	f = fopen(done, "we");
