@@ -59,6 +59,12 @@
 	X(evict_done)	   /* all are */                                                                      \
 	X(stash_coming)    /* one page is about to be installed from the stash */                             \
 	X(stash_come)	   /* it is, and in the stash too */                                                  \
+	X(far_coming)      /* one page is being read from the store */                                        \
+	X(far_come)        /* it is installed */                                                              \
+	X(put_inflight)    /* one page is about to be written to the store */                                 \
+	X(put_far)         /* it is there, its word says so, and it is in the stash too */                    \
+	X(far_deleting)    /* copies that nobody wants are about to be deleted in the store */                \
+	X(page_dirty)      /* a page is as in the store no more, its word says so, it is still protected */   \
 	X(unprotected)	   /* a page may be written to again */                                               \
 	/* recording */                                                                                       \
 	X(touch_written)   /* a first touch is in the trace, not counted */                                   \
@@ -69,6 +75,7 @@
 	X(adopt_replayed)  /* all are */                                                                      \
 	X(adopt_word)	   /* one BUSY word is ABSENT */                                                      \
 	X(adopt_words)	   /* all are */                                                                      \
+	X(adopt_inflight)  /* one page that was being written is in the stash alone */                        \
 	X(adopt_punched)   /* one page that was HELD is out of the guest for certain */                       \
 	X(adopt_slot)	   /* one slot of the ring is empty */                                                \
 	X(adopt_ring)	   /* all are */                                                                      \

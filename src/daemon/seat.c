@@ -1,12 +1,11 @@
 /* Seats: a guest on its shard, from sitting down to leaving.  What the control thread asks for comes as mail. */
-#include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 
 #include "daemon/awake.h"
-#include "daemon/log.h"
 #include "daemon/shard_int.h"
 
 #define JOBS_BESIDE 2u /* fill jobs out for a guest beside those that workers run: they never wait for the shard */
@@ -16,7 +15,7 @@ static void notify(struct cis_seat *seat, const struct cis_notice *what)
 	struct cis_notice *n = malloc(sizeof(*n));
 
 	if (!n)
-		cis_give_up("no memory to tell what became of a guest");
+		abort(); /* a failure that nobody hears of is worse */
 	*n = *what;
 	n->ctx = seat->ctx;
 	cis_mailbox_post(seat->shard->control, seat->notice, n);
@@ -44,33 +43,12 @@ static void guest_gone(void *ctx)
 	notify(ctx, &(struct cis_notice){ .type = CIS_NOTICE_GONE });
 }
 
-/*
- * Its userfaultfd is watched for as long as the seat is one, heard or not: to begin may fail, for want of memory or of
- * max_user_watches, and does so before the guest is served; the rest never does.  Not heard, the kernel tells of errors all the
- * same, so then it names no seat, and is edge-triggered.
- */
-static int watch(struct cis_seat *seat, int op, bool hears)
+static void poll_events(struct cis_seat *seat, uint32_t events)
 {
-	struct epoll_event ev = { .events = hears ? EPOLLIN : EPOLLET, .data.ptr = hears ? seat : NULL };
+	struct epoll_event ev = { .events = events, .data.ptr = seat };
 
-	return epoll_ctl(seat->shard->epoll, op, seat->uffd, &ev) ? -errno : 0;
-}
-
-static void hear(struct cis_seat *seat, bool hears)
-{
-	int rc = watch(seat, EPOLL_CTL_MOD, hears);
-
-	assert(!rc);
-}
-
-/* The last that its shard hears of it. */
-static void unseat(struct cis_seat *seat)
-{
-	int rc = watch(seat, EPOLL_CTL_DEL, false);
-
-	assert(!rc);
-	seat->left = true;
-	atomic_fetch_sub(&seat->shard->seats, 1);
+	if (seat->sitting)
+		epoll_ctl(seat->shard->epoll, EPOLL_CTL_MOD, seat->uffd, &ev);
 }
 
 void cis_seat_ready(struct cis_seat *seat)
@@ -83,7 +61,7 @@ void cis_seat_due(struct cis_seat *seat)
 {
 	if (seat->held_ns) {
 		seat->held_ns = 0;
-		hear(seat, true);
+		poll_events(seat, EPOLLIN);
 	}
 	cis_seat_ready(seat);
 }
@@ -97,26 +75,27 @@ static void read_ended(void *ctx)
 /* A store that cannot be opened still has to answer: each read ends with the reason. */
 static void refuse(struct cis_store *store, struct cis_store_req **reqs, size_t n)
 {
-	int rc = ((struct cis_shard *)((char *)store - offsetof(struct cis_shard, no_store)))->no_store_rc;
-
+	(void)store;
 	for (size_t i = 0; i < n; i++)
-		reqs[i]->done(reqs[i], rc);
+		reqs[i]->done(reqs[i], -EMFILE);
 }
 
-static const struct cis_store_ops no_store_ops = { .ops_size = sizeof(struct cis_store_ops), .name = "none", .submit = refuse };
+static struct cis_store no_store = {
+	.ops = &(const struct cis_store_ops){ .ops_size = sizeof(struct cis_store_ops), .name = "none", .submit = refuse },
+};
 
 static struct cis_store *store_of(void *ctx, const struct cis_image *img)
 {
 	struct cis_seat *seat = ctx;
 	struct cis_shard *shard = seat->shard;
-	struct cis_error err;
-	struct cis_store *store = cis_stores_of(&shard->stores, img, seat->layers, &err);
+	size_t before = shard->stores.nr;
+	struct cis_store *store = cis_stores_of(&shard->stores, img, seat->layers, NULL);
 
-	if (store)
-		return store;
-	shard->no_store.ops = &no_store_ops;
-	shard->no_store_rc = -err.code;
-	return &shard->no_store;
+	if (!store)
+		return &no_store;
+	if (shard->stores.nr != before)
+		cis_shard_watch(shard, cis_store_fd(store), &shard->stores);
+	return store;
 }
 
 /* Fill. */
@@ -144,10 +123,8 @@ static void hand_out(struct cis_seat *seat)
 		struct cis_work *work = malloc(sizeof(*work));
 		enum cis_job_class class = seat->told < CIS_FILL_HOT ? CIS_JOB_FILL : CIS_JOB_BACKGROUND;
 
-		if (!work) {
-			cis_pager_fill_later(seat->pager);
+		if (!work)
 			return;
-		}
 		*work = (struct cis_work){ .job = cis_pager_next_job(seat->pager), .layers = seat->layers, .to = &shard->box,
 					  .done = job_done, .ctx = seat };
 		if (!work->job) {
@@ -211,14 +188,18 @@ static void retime(struct cis_seat *seat)
 
 static void leave_now(struct cis_seat *seat)
 {
+	struct cis_shard *shard = seat->shard;
+
 	if (!cis_pager_quiesce(seat->pager))
 		return; /* a job or a read is still out, and comes back here */
 	untime(seat);
-	cis_turn_drop(&seat->shard->turns, &seat->turn);
+	cis_turn_drop(&shard->turns, &seat->turn);
 	if (seat->told == CIS_FILL_ALL)
 		cis_pager_detach(seat->pager); /* its monitor may hold the userfaultfd and run on, with nobody to answer */
-	seat->leaving = false;
-	unseat(seat);
+	if (seat->sitting)
+		epoll_ctl(shard->epoll, EPOLL_CTL_DEL, seat->uffd, NULL);
+	seat->sitting = seat->leaving = false;
+	atomic_fetch_sub(&shard->seats, 1);
 	notify(seat, &(struct cis_notice){ .type = CIS_NOTICE_LEFT });
 }
 
@@ -226,6 +207,8 @@ static void pause_now(struct cis_seat *seat)
 {
 	if (seat->paused || !cis_pager_pause(seat->pager))
 		return; /* or a job or a read is still out, and comes back here */
+	if (seat->sitting)
+		epoll_ctl(seat->shard->epoll, EPOLL_CTL_DEL, seat->uffd, NULL);
 	seat->paused = true;
 	notify(seat, &(struct cis_notice){ .type = CIS_NOTICE_PAUSED });
 }
@@ -263,7 +246,7 @@ static void hold_back(struct cis_seat *seat, unsigned events)
 		return;
 	seat->held_ns = seat->full_ns - burst_ns;
 	seat->held_back++;
-	hear(seat, false);
+	poll_events(seat, 0);
 }
 
 void cis_seat_serve(struct cis_seat *seat)
@@ -287,13 +270,6 @@ void cis_seat_serve(struct cis_seat *seat)
 
 /* Seats, from the control thread. */
 
-static int record(struct cis_seat *seat, struct cis_error *err)
-{
-	int rc = cis_pager_record_start(seat->pager);
-
-	return rc && rc != -EALREADY ? cis_fail(err, -rc, "its first touches cannot be recorded: %s", strerror(-rc)) : 0;
-}
-
 int cis_seat_create(struct cis_shard *shard, const struct cis_seat_opts *opts, struct cis_seat **ret,
 		    struct cis_error *err)
 {
@@ -306,7 +282,7 @@ int cis_seat_create(struct cis_shard *shard, const struct cis_seat_opts *opts, s
 	*seat = (struct cis_seat){
 		.shard = shard, .uffd = opts->uffd, .layers = opts->layers, .fill = opts->fill, .detach = opts->detach,
 		.event_ns = opts->fault_rate ? 1000000000u / opts->fault_rate : 0, .burst = opts->fault_burst,
-		.adopted = opts->pager.adopt, .notice = opts->notice, .ctx = opts->ctx,
+		.record = opts->record, .adopted = opts->pager.adopt, .notice = opts->notice, .ctx = opts->ctx,
 	};
 	pager.size = sizeof(pager);
 	pager.os = &cis_pager_os_uffd;
@@ -320,29 +296,26 @@ int cis_seat_create(struct cis_shard *shard, const struct cis_seat_opts *opts, s
 	pager.gone = guest_gone;
 	pager.stirred = read_ended;
 	pager.ctx = seat;
-	rc = watch(seat, EPOLL_CTL_ADD, false);
+	rc = cis_pager_create(&pager, &seat->pager, err);
 	if (rc) {
 		free(seat);
-		return cis_fail(err, -rc, "its userfaultfd cannot be watched: epoll: %s", strerror(-rc));
+		return rc;
 	}
 	atomic_fetch_add(&shard->seats, 1);
-	rc = cis_pager_create(&pager, &seat->pager, err);
-	if (!rc && opts->record)
-		rc = record(seat, err);
-	if (rc)
-		cis_seat_destroy(seat);
-	else
-		*ret = seat;
-	return rc;
+	*ret = seat;
+	return 0;
 }
 
 static void sit(void *arg)
 {
 	struct cis_seat *seat = arg;
 
+	if (seat->record)
+		cis_pager_record_start(seat->pager);
 	if (seat->adopted)
 		cis_pager_wake_all(seat->pager);
-	hear(seat, true);
+	cis_shard_watch(seat->shard, seat->uffd, seat);
+	seat->sitting = true;
 	cis_pager_fill(seat->pager, seat->fill);
 	cis_seat_serve(seat);
 }
@@ -392,7 +365,8 @@ static void pause_seat(void *arg)
 	struct cis_seat *seat = arg;
 
 	seat->pausing = true;
-	hear(seat, false);
+	if (seat->held_ns)
+		poll_events(seat, EPOLLIN);
 	seat->held_ns = 0;
 	cis_turn_drop(&seat->shard->turns, &seat->turn);
 	untime(seat);
@@ -410,7 +384,8 @@ static void resume(void *arg)
 
 	if (seat->leaving || !seat->pausing)
 		return;
-	hear(seat, true);
+	if (seat->paused && seat->sitting)
+		cis_shard_watch(seat->shard, seat->uffd, seat);
 	seat->pausing = seat->paused = false;
 	cis_pager_resume(seat->pager);
 	cis_seat_serve(seat);
@@ -425,8 +400,6 @@ void cis_seat_destroy(struct cis_seat *seat)
 {
 	if (!seat)
 		return;
-	if (!seat->left)
-		unseat(seat);
 	cis_pager_destroy(seat->pager);
 	free(seat);
 }

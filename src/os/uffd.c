@@ -116,12 +116,22 @@ static int outcome(int failed, int64_t field, uint64_t *ret_done)
 	return field < 0 ? (int)field : -err;
 }
 
-int cis_uffd_copy(int fd, uint64_t dst, const void *src, uint64_t len, uint64_t *ret_done)
+static int copy(int fd, uint64_t dst, const void *src, uint64_t len, uint64_t mode, uint64_t *ret_done)
 {
-	struct uffdio_copy args = { .dst = dst, .src = (uintptr_t)src, .len = len };
+	struct uffdio_copy args = { .dst = dst, .src = (uintptr_t)src, .len = len, .mode = mode };
 	int failed = ioctl(fd, UFFDIO_COPY, &args);
 
 	return outcome(failed, args.copy, ret_done);
+}
+
+int cis_uffd_copy(int fd, uint64_t dst, const void *src, uint64_t len, uint64_t *ret_done)
+{
+	return copy(fd, dst, src, len, 0, ret_done);
+}
+
+int cis_uffd_copy_protected(int fd, uint64_t dst, const void *src, uint64_t len, uint64_t *ret_done)
+{
+	return copy(fd, dst, src, len, UFFDIO_COPY_MODE_WP, ret_done);
 }
 
 int cis_uffd_zero(int fd, uint64_t dst, uint64_t len, uint64_t *ret_done)

@@ -46,6 +46,8 @@ int cis_uffd_unregister(int fd, uint64_t addr, uint64_t len);
 int cis_uffd_read(int fd, struct uffd_msg *msgs, size_t max, size_t *ret_n);
 
 int cis_uffd_copy(int fd, uint64_t dst, const void *src, uint64_t len, uint64_t *ret_done);
+/** cis_uffd_copy_protected() - and protect against writes what was copied. */
+int cis_uffd_copy_protected(int fd, uint64_t dst, const void *src, uint64_t len, uint64_t *ret_done);
 int cis_uffd_zero(int fd, uint64_t dst, uint64_t len, uint64_t *ret_done);
 int cis_uffd_continue(int fd, uint64_t dst, uint64_t len, uint64_t *ret_done);
 int cis_uffd_poison(int fd, uint64_t dst, uint64_t len, uint64_t *ret_done);

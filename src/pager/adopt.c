@@ -75,7 +75,7 @@ bool cis_pager_pause(struct cis_pager *p)
 {
 	__atomic_store_n(&p->paused, true, __ATOMIC_RELAXED); /* workers look at it */
 	CIS_POINT(pause_asked);
-	if (!cis_fetch_quiesce(p) || p->jobs_out || p->reclaim.jobs_out)
+	if (!(cis_remote_quiesce(p) & cis_fetch_quiesce(p)) || p->jobs_out || p->reclaim.jobs_out)
 		return false;
 	CIS_POINT(paused);
 	return true;

@@ -123,6 +123,7 @@ static void act_on_faults(struct cis_pager *p, uint64_t start_ns)
 			continue;
 		}
 		f.minor = msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_MINOR;
+		f.write = msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE;
 		f.protected = msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP;
 		cis_fault(p, &f);
 		CIS_POINT(fault_acted);
@@ -160,6 +161,9 @@ static bool run(struct cis_pager *p)
 	cis_fetch_retry(p);
 	cis_fill_sweep(p);
 	cis_reclaim_step(p);
+	cis_far_retry(p);
+	cis_writeback_step(p);
+	cis_far_flush(p);
 	if (p->now_ns != start)
 		p->slice_ns = cis_pager_now(p) - start;
 	return full || p->nr_left || (p->waiters_due && !p->blocked_ns);
@@ -193,6 +197,12 @@ uint64_t cis_pager_deadline(const struct cis_pager *p)
 		at = p->blocked_ns; /* 0: at once */
 	if (fetch < at)
 		at = fetch;
+	if (reclaim < at)
+		at = reclaim;
+	reclaim = cis_far_deadline(p);
+	if (reclaim < at)
+		at = reclaim;
+	reclaim = cis_writeback_deadline(p);
 	if (reclaim < at)
 		at = reclaim;
 	return fill < at ? fill : at;

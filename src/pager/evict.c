@@ -62,7 +62,9 @@ static void page_out(struct cis_evict_job *job, size_t i, const struct cis_regio
 	uint32_t generation = (cis_word_generation(word) + 1) & 0xffffff, loc = 0;
 	const char *raw = page_of(r, p, job->pgno[i]);
 
-	if (cis_same_word(raw, cis_page_bytes(p), &same) && !same) {
+	if (cis_word_state(word) == CIS_PAGE_CLEAN) {
+		to = (word & ~(uint64_t)0xff) | CIS_PAGE_FAR | CIS_WORD_HELD;
+	} else if (cis_same_word(raw, cis_page_bytes(p), &same) && !same) {
 		to = cis_word_make(CIS_PAGE_REMOVED | CIS_WORD_HELD, generation, 0);
 	} else {
 		loc = stash(job, i, generation, raw, scratch);
@@ -78,7 +80,8 @@ static void page_out(struct cis_evict_job *job, size_t i, const struct cis_regio
 			cis_stash_free(&p->reclaim.stash, loc);
 		return;
 	}
-	job->nr_zero += !loc;
+	job->nr_zero += cis_word_state(to) == CIS_PAGE_REMOVED;
+	job->nr_clean += cis_word_state(to) == CIS_PAGE_FAR;
 	job->word[i] = to;
 	job->how[i] = CIS_EVICT_OUT;
 	CIS_POINT(evict_word);
@@ -90,6 +93,8 @@ static void take_back(struct cis_evict_job *job, size_t from, size_t end)
 	for (size_t i = from; i < end; i++) {
 		uint64_t word = job->word[i], to = cis_word_make(CIS_PAGE_RESIDENT | CIS_WORD_HELD, cis_word_generation(word), 0);
 
+		if (cis_word_state(job->was[i]) == CIS_PAGE_CLEAN)
+			to = job->was[i];
 		job->how[i] = CIS_EVICT_PROTECTED;
 		if (!change(job, i, word, to))
 			continue;

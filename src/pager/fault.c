@@ -394,17 +394,20 @@ void cis_fault(struct cis_pager *p, const struct cis_fault *f)
 		defer(p, f, p->blocked_ns);
 		return;
 	}
-	if (!cis_word_resident(cis_word_load(p, f->pgno)))
-		cis_reclaim_make_room(p);
-	if (p->is_gone)
-		return;
+	if (!cis_word_resident(cis_word_load(p, f->pgno)) && cis_page_state_at(p, f->pgno) != CIS_PAGE_FAR)
+		cis_reclaim_make_room(p, 1);
 	switch (cis_page_state_at(p, f->pgno)) {
 	case CIS_PAGE_ABSENT:
 		fault_absent(p, f, r);
 		break;
 	case CIS_PAGE_STASHED:
-	case CIS_PAGE_FAR:
+	case CIS_PAGE_INFLIGHT:
 		cis_fault_stashed(p, f, r);
+		break;
+	case CIS_PAGE_FAR:
+		cis_fault_far(p, f);
+		/* While it is on its way (FluidMem's ASYNCREAD), should it be. */
+		cis_reclaim_make_room(p, cis_word_flags(cis_word_load(p, f->pgno)) == CIS_WORD_COMING);
 		break;
 	case CIS_PAGE_BUSY: /* whoever has it wakes this thread too; should the page be given up instead, we are asked again */
 		defer(p, f, UINT64_MAX);

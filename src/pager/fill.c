@@ -148,10 +148,8 @@ struct cis_fill_job *cis_pager_next_job(struct cis_pager *p)
 	    !next_range(p, &end))
 		return NULL;
 	job = calloc(1, sizeof(*job));
-	if (!job) {
-		cis_pager_fill_later(p);
-		return NULL;
-	}
+	if (!job)
+		return NULL; /* asked again later */
 	job->p = p;
 	job->id = cis_pager_new_id(p);
 	while (next_range(p, &end) && !job->nr_chunks && p->fill_done < stop) {
@@ -203,12 +201,6 @@ void cis_pager_job_done(struct cis_pager *p, struct cis_fill_job *job)
 	cis_fill_sweep(p);
 }
 
-void cis_pager_fill_later(struct cis_pager *p)
-{
-	if (!p->trouble_ns)
-		p->trouble_ns = cis_pager_now(p) + TROUBLE_NS;
-}
-
 void cis_pager_fill(struct cis_pager *p, enum cis_fill what)
 {
 	const struct cis_image_info *info = cis_image_info(p->image);
@@ -256,6 +248,7 @@ static void sweep_page(struct cis_pager *p, uint64_t pgno)
 	case CIS_PAGE_ABSENT:
 		break;
 	case CIS_PAGE_STASHED:
+	case CIS_PAGE_INFLIGHT:
 	case CIS_PAGE_FAR:
 		if (p->reclaim.budget != UINT64_MAX)
 			return; /* and so it never depends on the guest alone */

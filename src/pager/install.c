@@ -53,6 +53,11 @@ static int os_allocate(void *ctx, void *addr, uint64_t len)
 	return madvise(addr, len, MADV_POPULATE_WRITE) ? -ENOMEM : 0;
 }
 
+static int os_copy_protected(void *ctx, uint64_t dst, const void *src, uint64_t len, uint64_t *ret_done)
+{
+	return cis_uffd_copy_protected(*(int *)ctx, dst, src, len, ret_done);
+}
+
 static int os_protect(void *ctx, uint64_t addr, uint64_t len, bool on)
 {
 	return cis_uffd_protect(*(int *)ctx, addr, len, on);
@@ -82,6 +87,7 @@ const struct cis_pager_os cis_pager_os_uffd = {
 	.wake = os_wake,
 	.unregister = os_unregister,
 	.allocate = os_allocate,
+	.copy_protected = os_copy_protected,
 	.protect = os_protect,
 	.punch = os_punch,
 	.present = os_present,
@@ -207,6 +213,18 @@ int cis_install_run(struct cis_pager *p, const struct cis_region *r, uint64_t pg
 	CIS_POINT(content_written);
 	claimed_resident(p, pgno, nr, cookie);
 	return cis_install_map(p, r, pgno, nr, ret_done);
+}
+
+int cis_install_clean(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, const char *src, uint64_t *ret_done)
+{
+	uint64_t word = cis_word_load(p, pgno), dst = cis_hva_of_page(p, r, pgno);
+	int rc = p->o.os->copy_protected(p->o.os_ctx, dst, src, cis_page_bytes(p), ret_done);
+
+	*ret_done >>= p->page_shift;
+	CIS_POINT(page_installed);
+	if (*ret_done)
+		cis_word_store(p, pgno, cis_word_make(CIS_PAGE_CLEAN, cis_word_generation(word), cis_word_cookie(word)));
+	return rc;
 }
 
 /* The memfd may hold what a job decoded there before the guest gave the page back. */

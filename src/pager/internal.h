@@ -65,6 +65,37 @@ struct cis_evict_job {
 	uint64_t nr_zero, nr_clean;
 };
 
+/** struct cis_get - a page that is being read, its word FAR and COMING */
+struct cis_get {
+	struct cis_pager *p;
+	uint64_t pgno, word;
+	uint64_t since_ns, begun_ns;
+	uint64_t retry_ns; /* not in flight: when it is tried again; else 0 */
+	unsigned tries;
+	bool write, cancelled;
+	struct cis_store_req req;
+	struct cis_get *next;
+	_Alignas(8) char value[CIS_VALUE_MAX];
+};
+
+/** struct cis_delete - a copy that nobody wants */
+struct cis_delete {
+	struct cis_pager *p;
+	struct cis_store_req req;
+	struct cis_delete *next;
+};
+
+/** struct cis_put - a value that is being written; its word is INFLIGHT, unless it is an orphan */
+struct cis_put {
+	struct cis_pager *p;
+	uint64_t pgno, word;
+	uint32_t loc; /* in the stash */
+	bool orphan;  /* the page has come back, or was removed */
+	bool cancelled;
+	struct cis_store_req req;
+	struct cis_put *next;
+};
+
 /** struct cis_reclaim - of a pager; the shard's */
 struct cis_reclaim {
 	struct cis_reclaim_opts o;
@@ -79,6 +110,20 @@ struct cis_reclaim {
 	unsigned jobs_out;
 	uint64_t full_ns;     /* the stash had no room: not before then */
 	uint32_t seq;	      /* evictions */
+
+	/* the store */
+	struct cis_get *gets; /* under way, or waiting to be tried again */
+	unsigned nr_gets;
+	struct cis_put *puts; /* under way */
+	unsigned nr_puts;
+	uint64_t put_bytes;   /* of these, in the stash */
+	uint64_t cursor, cursor_end; /* of the segment of the stash that is being written out; 0: none */
+	bool held;	      /* values in that segment were passed over since reclaim is at them */
+	bool idle;	      /* the last step found nothing to write: what there is was held, and comes with what is stashed next */
+	uint64_t put_ns, put_pause_ns; /* the store has refused one: not before then, and how long */
+	struct cis_delete *dels; /* asked for, not submitted yet */
+	unsigned nr_dels, nr_deleting;
+	uint64_t forget_at;   /* page that cis_pager_forget_far() has come to */
 };
 
 struct cis_pager {
@@ -187,6 +232,11 @@ static inline bool cis_word_resident(uint64_t word)
 	return cis_word_state(word) == CIS_PAGE_RESIDENT || cis_word_state(word) == CIS_PAGE_CLEAN;
 }
 
+static inline bool cis_word_stashed(uint64_t word)
+{
+	return cis_word_state(word) == CIS_PAGE_STASHED || cis_word_state(word) == CIS_PAGE_INFLIGHT;
+}
+
 /** cis_word_counted() - the shard has changed a word, or hears of it. */
 static inline void cis_word_counted(struct cis_pager *p, uint64_t from, uint64_t to)
 {
@@ -250,6 +300,13 @@ int cis_install_run(struct cis_pager *p, const struct cis_region *r, uint64_t pg
 int cis_install_zero(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, uint64_t nr, const char *zero,
 		     uint64_t *ret_done);
 
+/**
+ * cis_install_clean() - one page of copied memory that is FAR and COMING: CLEAN, and protected against writes
+ *
+ * Return: as cis_install_run(), but for -EEXIST, with which nothing is done.
+ */
+int cis_install_clean(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, const char *src, uint64_t *ret_done);
+
 /** cis_install_room() - before the alias of pages is written to: that they have memory.  Return: 0 or -ENOMEM. */
 int cis_install_room(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, uint64_t nr);
 
@@ -275,6 +332,7 @@ struct cis_fault {
 	unsigned tries;
 	bool minor; /* the page is in the region's memfd already */
 	bool protected; /* the page is there, and protected against the write */
+	bool write;
 };
 
 void cis_fault(struct cis_pager *p, const struct cis_fault *f);
@@ -375,8 +433,8 @@ size_t cis_reclaim_memory(const struct cis_pager *p);
 /** cis_reclaim_list() - those of them that are resident have come, in this order.  Filled in place they may be so and not be mapped. */
 void cis_reclaim_list(struct cis_pager *p, uint64_t pgno, uint64_t nr);
 
-/** cis_reclaim_make_room() - one page is about to come. */
-void cis_reclaim_make_room(struct cis_pager *p);
+/** cis_reclaim_make_room() - @nr pages are about to come; 0: they have come. */
+void cis_reclaim_make_room(struct cis_pager *p, unsigned nr);
 
 /** cis_reclaim_room() - pages that may come beside those that somebody waits for. */
 uint64_t cis_reclaim_room(const struct cis_pager *p);
@@ -387,6 +445,33 @@ void cis_reclaim_step(struct cis_pager *p);
 bool cis_reclaim_wants(const struct cis_pager *p);
 uint64_t cis_reclaim_deadline(const struct cis_pager *p);
 
+/* far.c: pages that are in the store. */
+
+void cis_fault_far(struct cis_pager *p, const struct cis_fault *f);
+void cis_far_retry(struct cis_pager *p);
+uint64_t cis_far_deadline(const struct cis_pager *p);
+/** cis_far_delete() - the store's copy of the page that @word speaks of. */
+void cis_far_delete(struct cis_pager *p, uint64_t pgno, uint32_t generation, uint32_t loc);
+/** cis_far_flush() - submit the deletes that were asked for. */
+void cis_far_flush(struct cis_pager *p);
+/** cis_far_claim() - tell the store which of its values are wanted.  Return: 0 or -errno. */
+int cis_far_claim(struct cis_pager *p, struct cis_error *err);
+/** cis_far_quiesce() - give up what is under way.  Return: true when nothing is. */
+bool cis_far_quiesce(struct cis_pager *p);
+
+/* writeback.c: from the stash to the store. */
+
+void cis_writeback_step(struct cis_pager *p);
+uint64_t cis_writeback_deadline(const struct cis_pager *p);
+/** cis_writeback_orphan() - the value at @loc is being written, and not wanted any more. */
+void cis_writeback_orphan(struct cis_pager *p, uint32_t loc);
+bool cis_writeback_quiesce(struct cis_pager *p);
+
+static inline struct cis_key cis_page_key(const struct cis_pager *p, uint64_t pgno, uint32_t generation)
+{
+	return (struct cis_key){ .ns = { p->reclaim.o.ns[0], p->reclaim.o.ns[1] }, .id = cis_value_id(pgno, generation) };
+}
+
 /* remote.c: pages that are not in the guest. */
 
 void cis_fault_stashed(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r);
@@ -394,6 +479,9 @@ void cis_fault_stashed(struct cis_pager *p, const struct cis_fault *f, const str
 void cis_fault_protected(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r);
 /** cis_remote_forget() - the page's word was @word, and is not any more: what is kept of it outside goes. */
 void cis_remote_forget(struct cis_pager *p, uint64_t pgno, uint64_t word);
+
+/** cis_remote_quiesce() - give up what is under way between stash and store.  Return: true when nothing is. */
+bool cis_remote_quiesce(struct cis_pager *p);
 
 /** cis_remote_adopt() - words of another engine: which pages are where.  Return: 0 or -EBADMSG. */
 int cis_remote_adopt(struct cis_pager *p, struct cis_error *err);

@@ -184,7 +184,7 @@ void cis_pager_destroy(struct cis_pager *p)
 {
 	if (!p)
 		return;
-	assert(!p->jobs_out && !p->reclaim.jobs_out && !p->fetches);
+	assert(!p->jobs_out && !p->reclaim.jobs_out && !p->fetches && !p->reclaim.gets && !p->reclaim.puts && !p->reclaim.nr_deleting);
 	pthread_rwlock_destroy(&p->gate);
 	cis_image_unref(p->image);
 	free(p->spare);
@@ -202,7 +202,7 @@ void cis_pager_destroy(struct cis_pager *p)
 bool cis_pager_quiesce(struct cis_pager *p)
 {
 	p->is_gone = true; /* nothing new is begun */
-	return cis_fetch_quiesce(p) && !p->jobs_out && !p->reclaim.jobs_out;
+	return cis_remote_quiesce(p) & cis_fetch_quiesce(p) && !p->jobs_out && !p->reclaim.jobs_out;
 }
 
 void cis_pager_set_gone(struct cis_pager *p)

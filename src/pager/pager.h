@@ -73,6 +73,7 @@ struct cis_pager_os {
 	int (*wake)(void *ctx, uint64_t dst, uint64_t len);
 	int (*unregister)(void *ctx, uint64_t addr, uint64_t len);
 	int (*allocate)(void *ctx, void *addr, uint64_t len); /* of this process: -ENOMEM instead of SIGBUS */
+	int (*copy_protected)(void *ctx, uint64_t dst, const void *src, uint64_t len, uint64_t *ret_done);
 	int (*protect)(void *ctx, uint64_t addr, uint64_t len, bool on); /* against writes; off: wakes who waited */
 	int (*punch)(void *ctx, void *addr, uint64_t len); /* of this process: the memory behind it is gone, everywhere */
 	bool (*present)(void *ctx, void *addr); /* of this process: is there memory behind the page? */
@@ -122,6 +123,10 @@ struct cis_pager_stats {
 	uint64_t evicted_zero, evicted_clean;
 	uint64_t evictions_given_up; /* removed meanwhile, no room, or the address space was changing */
 	uint64_t stash_full;	   /* reclaim stopped since the stash had no room */
+	uint64_t faults_stolen;	   /* of faults_stashed: while the page was being written to the store */
+	uint64_t faults_far;	   /* a page came from the store */
+	uint64_t gets, puts, deletes, bytes_got, bytes_put; /* that the store has answered rightly */
+	uint64_t errors_get, errors_put;
 };
 
 /**
@@ -259,6 +264,9 @@ size_t cis_pager_memory(const struct cis_pager *p);
  * struct cis_reclaim_opts - how much of a guest may be resident, and where the rest goes
  * @budget_pages: UINT64_MAX: all
  * @stash_bytes:  that the stash may take
+ * @pages:  the shard's handle of the store that pages are written to from there, or NULL; as long as the pager has it
+ * @ns:     the guest's namespace in it: never another one, as long as pages are far
+ * @keep_bytes: with a store, what may lie in the stash before pages are written out
  * @codec:  of pages in the stash
  * @sync:   evict one page right before another comes, on the shard: what FluidMem measures first, and exact.  Else in batches
  *          on workers, ahead of the faults
@@ -266,6 +274,8 @@ size_t cis_pager_memory(const struct cis_pager *p);
 struct cis_reclaim_opts {
 	uint64_t budget_pages;
 	uint64_t stash_bytes;
+	struct cis_store *pages;
+	uint64_t ns[2], keep_bytes;
 	enum cis_codec codec;
 	bool sync;
 };
@@ -285,6 +295,17 @@ uint64_t cis_pager_resident(const struct cis_pager *p);
 
 /** cis_pager_remote() - pages that were reclaimed and have content. */
 uint64_t cis_pager_remote(const struct cis_pager *p);
+
+/** cis_pager_moved() - see struct cis_pages_opts; the namespace is this pager's. */
+bool cis_pager_moved(struct cis_pager *p, const struct cis_key *key, uint32_t from, uint32_t to);
+
+/**
+ * cis_pager_forget_far() - the guest has ended: delete what the store has of it
+ *
+ * Nothing else is in flight (cis_pager_quiesce()).  To be called again after @stirred, or when the store has been
+ * reaped.  Return: true when it is done, or the store can do no more.
+ */
+bool cis_pager_forget_far(struct cis_pager *p);
 
 struct cis_evict_job;
 
@@ -346,9 +367,6 @@ struct cis_fill_job;
 
 /** cis_pager_next_job() - a job to hand to a worker, or NULL.  The caller bounds how many are out at once. */
 struct cis_fill_job *cis_pager_next_job(struct cis_pager *p);
-
-/** cis_pager_fill_later() - there is no memory to hand one out with: the fill pauses, and cis_pager_deadline() says until when. */
-void cis_pager_fill_later(struct cis_pager *p);
 
 /**
  * cis_pager_scans() - did cis_pager_next_job() break off after as many filled pages as a turn has time for?

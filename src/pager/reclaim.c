@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "base/point.h"
@@ -14,7 +15,7 @@
 #define FULL_NS	      100000000u /* the stash had no room */
 #define SCAN_PAGES    65536u	 /* looked at in one step, 50 us */
 #define JOBS_MAX      2u
-#define DIRECT	      16u   /* pages that a fault waits for when workers are not fast enough */
+#define DIRECT	      16u   /* pages beyond what is needed, when workers were not fast enough: not each fault shall wait */
 #define AHEAD_SHARE   64u   /* of the budget is kept free ahead of faults */
 #define AHEAD_MAX     1024u
 
@@ -72,13 +73,14 @@ uint64_t cis_pager_remote(const struct cis_pager *p)
 	uint64_t pages[CIS_PAGE_STATES];
 
 	cis_pager_pages(p, pages);
-	return pages[CIS_PAGE_STASHED] + pages[CIS_PAGE_FAR];
+	return pages[CIS_PAGE_STASHED] + pages[CIS_PAGE_INFLIGHT] + pages[CIS_PAGE_FAR];
 }
 
 int cis_pager_reclaim(struct cis_pager *p, const struct cis_reclaim_opts *opts, struct cis_error *err)
 {
 	struct cis_reclaim *r = &p->reclaim;
-	bool any = false;
+	bool any = false, claim_far;
+	int rc;
 
 	for (size_t i = 0; i < p->nr_regions; i++)
 		any |= p->regions[i].view != NULL;
@@ -86,7 +88,17 @@ int cis_pager_reclaim(struct cis_pager *p, const struct cis_reclaim_opts *opts, 
 		return cis_fail(err, EOPNOTSUPP, "none of its memory can be reclaimed: only shared memory with pages of 4 KiB can");
 	if (!r->fifo)
 		return cis_fail(err, EOPNOTSUPP, "its state memfd is of layout %u, which has no stash", p->o.state.header->layout);
+	if (r->o.pages && r->o.pages != opts->pages && cis_pager_remote(p))
+		return cis_fail(err, EBUSY, "pages of it are in another store: bring them back first");
+	if (opts->pages && memcmp(r->o.ns, opts->ns, sizeof(r->o.ns)) && r->o.pages)
+		return cis_fail(err, EBUSY, "its namespace cannot change");
+	claim_far = opts->pages && !r->o.pages;
 	r->o = *opts;
+	rc = claim_far ? cis_far_claim(p, err) : 0;
+	if (rc) {
+		r->o.pages = NULL;
+		return rc;
+	}
 	r->budget = opts->budget_pages;
 	r->full_ns = 0;
 	r->on = true;
@@ -169,19 +181,21 @@ static void claim(struct cis_pager *p, struct cis_evict_job *job, uint64_t nr)
 	CIS_POINT(evict_claimed);
 }
 
-/* A page that stays may be written to again; one that went is faulted for again by whoever wanted to write to it meanwhile. */
+/*
+ * A page that stays may be written to again, but for one that is as its store has it.  Whoever waits there asks again: one that went is to
+ * be brought, one that stays may have been asked for for another reason.
+ */
 static void let_go(struct cis_pager *p, const struct cis_evict_job *job, size_t i)
 {
 	const struct cis_region *r = cis_region_of_page(p, job->pgno[i]);
 	uint64_t hva = cis_hva_of_page(p, r, job->pgno[i]);
+	bool clean = cis_word_state(cis_word_load(p, job->pgno[i])) == CIS_PAGE_CLEAN;
 
-	if (job->how[i] == CIS_EVICT_OUT) {
+	if (job->how[i] != CIS_EVICT_PROTECTED || clean || p->o.os->protect(p->o.os_ctx, hva, cis_page_bytes(p), false))
 		p->o.os->wake(p->o.os_ctx, hva, cis_page_bytes(p));
+	if (job->how[i] == CIS_EVICT_OUT)
 		return;
-	}
 	p->stats->evictions_given_up++;
-	if (job->how[i] == CIS_EVICT_PROTECTED && p->o.os->protect(p->o.os_ctx, hva, cis_page_bytes(p), false))
-		p->o.os->wake(p->o.os_ctx, hva, cis_page_bytes(p)); /* asked again, by who waits and faults again */
 	cis_reclaim_list(p, job->pgno[i], 1);
 }
 
@@ -199,6 +213,7 @@ static void settle(struct cis_pager *p, struct cis_evict_job *job)
 	}
 	p->stats->evicted_zero += job->nr_zero;
 	p->stats->evicted_clean += job->nr_clean;
+	r->idle = false;
 	if (job->no_room) {
 		p->stats->stash_full++;
 		r->full_ns = cis_pager_now(p) + FULL_NS;
@@ -228,17 +243,14 @@ static bool is_full(struct cis_pager *p)
 	return r->full_ns;
 }
 
-void cis_reclaim_make_room(struct cis_pager *p)
+void cis_reclaim_make_room(struct cis_pager *p, unsigned nr)
 {
 	struct cis_reclaim *r = &p->reclaim;
-	uint64_t resident = cis_pager_resident(p);
+	uint64_t will_be = cis_pager_resident(p) + nr;
 
-	if (!r->on || resident < r->budget || is_full(p))
+	if (!r->on || will_be <= r->budget || is_full(p))
 		return;
-	if (r->o.sync)
-		evict_now(p, resident + 1 - r->budget);
-	else
-		evict_now(p, DIRECT);
+	evict_now(p, will_be - r->budget + (r->o.sync ? 0 : r->budget < 16 * DIRECT ? r->budget / 16 : DIRECT));
 }
 
 uint64_t cis_reclaim_room(const struct cis_pager *p)

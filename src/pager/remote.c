@@ -6,9 +6,29 @@
 
 void cis_remote_forget(struct cis_pager *p, uint64_t pgno, uint64_t word)
 {
-	(void)pgno;
-	if (cis_word_state(word) == CIS_PAGE_STASHED && p->reclaim.claimed)
+	if (!p->reclaim.claimed)
+		return; /* nobody knows yet what is where, and this word will not be asked */
+	switch (cis_word_state(word)) {
+	case CIS_PAGE_STASHED:
 		cis_stash_free(&p->reclaim.stash, cis_word_cookie(word));
+		break;
+	case CIS_PAGE_INFLIGHT:
+		cis_writeback_orphan(p, cis_word_cookie(word));
+		break;
+	case CIS_PAGE_FAR:
+	case CIS_PAGE_CLEAN:
+		cis_far_delete(p, pgno, cis_word_generation(word), cis_word_cookie(word));
+		break;
+	default:
+		break;
+	}
+}
+
+bool cis_remote_quiesce(struct cis_pager *p)
+{
+	bool back = cis_writeback_quiesce(p); /* may leave something to delete */
+
+	return cis_far_quiesce(p) && back;
 }
 
 /* Return: 0, or -EBADMSG with what is wrong: it lies in our own memory, so nothing would be better at a second try. */
@@ -55,14 +75,26 @@ void cis_fault_stashed(struct cis_pager *p, const struct cis_fault *f, const str
 		return;
 	}
 	CIS_POINT(stash_come);
+	p->stats->faults_stolen += cis_word_state(word) == CIS_PAGE_INFLIGHT;
 	came(p, f->pgno, word);
 	cis_fault_answered(p, f, &p->stats->faults_stashed);
 }
 
-/* It was not reclaimed after all, or another engine had begun to. */
+/*
+ * It was not reclaimed after all, or another engine had begun to.  Or it is as the store has it: no longer, and the word says so before the
+ * write can go on.
+ */
 void cis_fault_protected(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r)
 {
-	int rc = p->o.os->protect(p->o.os_ctx, cis_hva_of_page(p, r, f->pgno), cis_page_bytes(p), false);
+	uint64_t word = cis_word_load(p, f->pgno);
+	int rc;
+
+	if (cis_word_state(word) == CIS_PAGE_CLEAN) {
+		cis_page_set(p, f->pgno, CIS_PAGE_RESIDENT, 0);
+		CIS_POINT(page_dirty);
+		cis_remote_forget(p, f->pgno, word);
+	}
+	rc = p->o.os->protect(p->o.os_ctx, cis_hva_of_page(p, r, f->pgno), cis_page_bytes(p), false);
 
 	CIS_POINT(unprotected);
 	if (rc)
@@ -116,6 +148,11 @@ static int adopt_page(struct cis_pager *p, uint64_t pgno, struct cis_error *err)
 	else if (cis_word_flags(word))
 		adopt_held(p, pgno, word);
 	word = cis_word_load(p, pgno);
+	if (cis_word_state(word) == CIS_PAGE_INFLIGHT) { /* it may have come there, and is written once more */
+		word = cis_word_make(CIS_PAGE_STASHED, cis_word_generation(word), cis_word_cookie(word));
+		cis_word_store(p, pgno, word);
+		CIS_POINT(adopt_inflight);
+	}
 	if (cis_word_state(word) == CIS_PAGE_STASHED &&
 	    (!p->reclaim.stash.area ||
 	     cis_stash_claim(&p->reclaim.stash, cis_word_cookie(word), cis_value_id(pgno, cis_word_generation(word)))))

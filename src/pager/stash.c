@@ -1,6 +1,7 @@
 #include "pager/stash.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -26,9 +27,11 @@ int cis_value_unpack(const struct cis_value *v, struct cis_decoder *dec, void *r
 
 int cis_stash_init(struct cis_stash *s, char *area, uint64_t bytes, uint64_t limit)
 {
-	*s = (struct cis_stash){ .area = area, .bytes = bytes };
+	*s = (struct cis_stash){ .area = area, .bytes = bytes, .open = CIS_LOG_NONE };
 	pthread_mutex_init(&s->lock, NULL);
-	return cis_log_create(bytes, CIS_STASH_SEGMENT, limit, &s->log);
+	s->queue = calloc(bytes / CIS_STASH_SEGMENT, sizeof(*s->queue));
+	s->queued = calloc(bytes / CIS_STASH_SEGMENT, sizeof(*s->queued));
+	return s->queue && s->queued ? cis_log_create(bytes, CIS_STASH_SEGMENT, limit, &s->log) : -ENOMEM;
 }
 
 void cis_stash_fini(struct cis_stash *s)
@@ -36,8 +39,65 @@ void cis_stash_fini(struct cis_stash *s)
 	if (!s->area)
 		return;
 	cis_log_destroy(s->log);
+	free(s->queue);
+	free(s->queued);
 	pthread_mutex_destroy(&s->lock);
 	s->area = NULL;
+}
+
+static uint64_t slots(const struct cis_stash *s)
+{
+	return s->bytes / CIS_STASH_SEGMENT;
+}
+
+/* One that is there already, emptied and filled again since, keeps its place. */
+static void enqueue(struct cis_stash *s, uint32_t segment)
+{
+	if (s->queued[segment])
+		return;
+	s->queued[segment] = true;
+	s->queue[s->tail++ % slots(s)] = segment;
+}
+
+static void opened(struct cis_stash *s, uint32_t segment)
+{
+	if (s->open != segment && s->open != CIS_LOG_NONE)
+		enqueue(s, s->open);
+	s->open = segment;
+}
+
+void cis_stash_seal(struct cis_stash *s)
+{
+	pthread_mutex_lock(&s->lock);
+	cis_log_seal(s->log);
+	opened(s, CIS_LOG_NONE);
+	pthread_mutex_unlock(&s->lock);
+}
+
+void cis_stash_requeue(struct cis_stash *s, uint32_t loc)
+{
+	uint32_t segment = (uint32_t)(cis_log_off(loc) / CIS_STASH_SEGMENT);
+
+	pthread_mutex_lock(&s->lock);
+	if (segment != s->open)
+		enqueue(s, segment);
+	pthread_mutex_unlock(&s->lock);
+}
+
+uint64_t cis_stash_oldest(struct cis_stash *s)
+{
+	uint64_t ret = 0;
+
+	pthread_mutex_lock(&s->lock);
+	while (!ret && s->head < s->tail) {
+		uint32_t segment = s->queue[s->head++ % slots(s)];
+
+		s->queued[segment] = false;
+		if (segment != s->open && cis_log_segment_live(s->log, segment))
+			ret = segment ? (uint64_t)segment * CIS_STASH_SEGMENT : CIS_LOG_UNIT;
+	}
+	pthread_mutex_unlock(&s->lock);
+	return ret;
 }
 
 uint32_t cis_stash_put(struct cis_stash *s, const struct cis_value *v, const void *stored)
@@ -47,6 +107,8 @@ uint32_t cis_stash_put(struct cis_stash *s, const struct cis_value *v, const voi
 
 	pthread_mutex_lock(&s->lock);
 	loc = cis_log_alloc(s->log, bytes, false);
+	if (loc)
+		opened(s, (uint32_t)(cis_log_off(loc) / CIS_STASH_SEGMENT));
 	if (loc && cis_log_off(loc) + CIS_STASH_SEGMENT > s->backed)
 		s->backed = (cis_log_off(loc) & ~(uint64_t)(CIS_STASH_SEGMENT - 1)) + CIS_STASH_SEGMENT;
 	pthread_mutex_unlock(&s->lock);
@@ -88,6 +150,7 @@ int cis_stash_claim(struct cis_stash *s, uint32_t loc, uint64_t id)
 	if (!loc || off + sizeof(*v) > s->bytes || cis_value_check(v, id, s->bytes - off) ||
 	    !cis_log_claim(s->log, loc, cis_value_bytes(v)))
 		return -EBADMSG;
+	enqueue(s, (uint32_t)(off / CIS_STASH_SEGMENT));
 	off = (off & ~(uint64_t)(CIS_STASH_SEGMENT - 1)) + CIS_STASH_SEGMENT;
 	if (s->backed < off)
 		s->backed = off;

@@ -48,6 +48,10 @@ struct cis_stash {
 	uint64_t bytes;
 	struct cis_log *log;
 	pthread_mutex_t lock; /* of the log */
+	uint32_t *queue;      /* of as many slots as there are segments: those that are full, in the order in which they became so */
+	uint64_t head, tail;  /* of it */
+	bool *queued;	      /* by segment: it is in the queue, once */
+	uint32_t open;	      /* the segment that takes values */
 	uint64_t backed;      /* bytes below which segments may have memory; those above are holes */
 };
 
@@ -67,6 +71,19 @@ void cis_stash_free(struct cis_stash *s, uint32_t loc);
 
 /** cis_stash_claim() - another engine has put the value of @id there.  Return: 0 or -EBADMSG. */
 int cis_stash_claim(struct cis_stash *s, uint32_t loc, uint64_t id);
+
+/** cis_stash_seal() - what takes values is full, so that it comes up in its turn. */
+void cis_stash_seal(struct cis_stash *s);
+
+/**
+ * cis_stash_oldest() - the full segment that has waited longest leaves the queue
+ *
+ * Return: the byte of the area at which its first value may be, or 0.
+ */
+uint64_t cis_stash_oldest(struct cis_stash *s);
+
+/** cis_stash_requeue() - the segment of the value at @loc has values still, and comes up again. */
+void cis_stash_requeue(struct cis_stash *s, uint32_t loc);
 
 /** cis_stash_used() - bytes of memory; cis_stash_live() - of these in values. */
 uint64_t cis_stash_used(struct cis_stash *s);

@@ -24,7 +24,7 @@ static const char magic[8] = { 'C', 'I', 'S', 'S', 'T', 'A', 'T', 'E' };
 #define STATS_OFF  (RING_OFF + RING_BYTES) /* layout 2 */
 
 static const char *const names[CIS_PAGE_STATES] = { "absent", "busy", "resident", "clean", "removed", "poisoned",
-					       "stashed", "far" };
+					       "stashed", "inflight", "far" };
 
 const char *cis_page_state_name(enum cis_page_state state)
 {
@@ -149,7 +149,7 @@ static bool word_is_known(uint64_t word, unsigned layout)
 	if (state >= CIS_PAGE_STATES || flags == CIS_WORD_FLAGS)
 		return false;
 	if (flags == CIS_WORD_COMING)
-		return state == CIS_PAGE_STASHED || state == CIS_PAGE_FAR;
+		return state >= CIS_PAGE_STASHED;
 	return !flags || (state != CIS_PAGE_BUSY && state != CIS_PAGE_POISONED);
 }
 

@@ -41,7 +41,8 @@ enum cis_page_state {
 	CIS_PAGE_POISONED, /* cannot be produced */
 	/* Layout 3. */
 	CIS_PAGE_STASHED, /* reclaimed: the stash is the authority; the cookie says where */
-	CIS_PAGE_FAR,	  /* reclaimed: the store is; the cookie is the store's loc */
+	CIS_PAGE_INFLIGHT, /* likewise, and it is being written to the store */
+	CIS_PAGE_FAR,	  /* reclaimed: the store is; the cookie is the store's loc.  Likewise of a CLEAN page: both have it */
 	CIS_PAGE_STATES
 };
 

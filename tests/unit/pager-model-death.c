@@ -1,6 +1,27 @@
 /* How a pager of the model ends, and the next one begins: by death, or by standing still. */
 #include "pager-model-int.h"
 
+static void bury_far(struct cis_pager *p)
+{
+	struct cis_get *g;
+	struct cis_put *put;
+	struct cis_delete *d;
+
+	while ((g = p->reclaim.gets)) {
+		p->reclaim.gets = g->next;
+		free(g);
+	}
+	while ((put = p->reclaim.puts)) {
+		p->reclaim.puts = put->next;
+		free(put);
+	}
+	while ((d = p->reclaim.dels)) {
+		p->reclaim.dels = d->next;
+		free(d);
+	}
+	p->reclaim.nr_deleting = 0; /* those are lost */
+}
+
 /* What the kernel frees with a process. */
 static void bury(struct world *w, struct cis_pager *p)
 {
@@ -24,6 +45,8 @@ static void bury(struct world *w, struct cis_pager *p)
 		free(f);
 	}
 	w->nr_held = 0;
+	world_pages_orphaned(w);
+	bury_far(p);
 	p->jobs_out = p->reclaim.jobs_out = 0;
 	cis_pager_destroy(p);
 }

@@ -23,6 +23,15 @@ bool world_in_file(struct world *w, uint64_t pgno);
 void world_vcpu_step(struct world *w, struct vcpu *v, bool quiet);
 void world_balloon_step(struct world *w, struct balloon *b, bool quiet);
 
+/* pager-model-store.c */
+extern const struct cis_store_ops world_pages;
+
+/** world_pages_step() - it answers one request. */
+void world_pages_step(struct world *w);
+void world_pages_orphaned(struct world *w);
+void world_pages_move(struct world *w);
+void world_pages_check(struct world *w, uint64_t p);
+
 /* pager-model-death.c */
 void world_open_pager(struct world *w, bool adopt);
 void world_die(struct world *w);

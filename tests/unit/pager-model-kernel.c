@@ -120,6 +120,11 @@ static int put_copy(struct world *w, uint64_t pgno, const uint8_t *src)
 	return 0;
 }
 
+static int put_protected(struct world *w, uint64_t pgno, const uint8_t *src)
+{
+	return put_copy(w, pgno, src);
+}
+
 static int put_zero(struct world *w, uint64_t pgno, const uint8_t *src)
 {
 	(void)src;
@@ -145,7 +150,7 @@ static int each(struct world *w, uint64_t dst, uint64_t len, uint64_t *ret_done,
 		int (*put)(struct world *w, uint64_t pgno, const uint8_t *src), const uint8_t *src)
 {
 	uint64_t first = (dst - HVA) / TEST_PAGE, nr = len / TEST_PAGE, i = 0;
-	bool fills = put == put_copy || put == put_zero;
+	bool fills = put == put_copy || put == put_protected || put == put_zero;
 	int rc = 0;
 
 	world_chance(w);
@@ -163,7 +168,8 @@ static int each(struct world *w, uint64_t dst, uint64_t len, uint64_t *ret_done,
 		if (rc)
 			break;
 		w->present[first + i] = true;
-		w->wp[first + i] &= put == put_map; /* a mark of a page that was protected goes with the page that comes */
+		if (put != put_map) /* the mark of a page that was protected goes with the page that comes */
+			w->wp[first + i] = put == put_protected;
 	}
 	world_chance(w); /* the kernel wakes at the end, and maybe has not */
 	wake(w, first, i);
@@ -174,6 +180,11 @@ static int each(struct world *w, uint64_t dst, uint64_t len, uint64_t *ret_done,
 static int k_copy(void *ctx, uint64_t dst, const void *src, uint64_t len, uint64_t *ret_done)
 {
 	return each(ctx, dst, len, ret_done, put_copy, src);
+}
+
+static int k_copy_protected(void *ctx, uint64_t dst, const void *src, uint64_t len, uint64_t *ret_done)
+{
+	return each(ctx, dst, len, ret_done, put_protected, src);
 }
 
 static int k_zero(void *ctx, uint64_t dst, uint64_t len, uint64_t *ret_done)
@@ -277,7 +288,7 @@ static bool k_present(void *ctx, void *addr)
 
 const struct cis_pager_os world_kernel = {
 	.read = k_read, .copy = k_copy, .zero = k_zero, .cont = k_cont, .poison = k_poison, .wake = k_wake,
-	.unregister = k_unregister, .protect = k_protect, .punch = k_punch, .present = k_present,
+	.unregister = k_unregister, .copy_protected = k_copy_protected, .protect = k_protect, .punch = k_punch, .present = k_present,
 };
 
 /* Threads of the guest. */

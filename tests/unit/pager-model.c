@@ -152,11 +152,16 @@ static void budget_step(struct world *w)
 						.stash_bytes = world_dice(w, 4) ? UINT64_MAX : 3 * CIS_STASH_SEGMENT, .sync = world_dice(w, 2) };
 	if (!world_dice(w, 4))
 		w->reclaim.budget_pages = UINT64_MAX;
+	w->reclaim.pages = w->pages.ops ? &w->pages : NULL;
+	w->reclaim.ns[0] = 7;
+	w->reclaim.ns[1] = 9;
+	w->reclaim.keep_bytes = world_dice(w, 2) ? 0 : world_dice(w, 100000);
 	world_reclaim(w);
 }
 
 static void store_step(struct world *w)
 {
+	world_pages_step(w);
 	if (!w->nr_held)
 		return;
 	unsigned i = (unsigned)world_dice(w, w->nr_held);
@@ -225,14 +230,14 @@ static void check_counts(struct world *w)
 		uint64_t word = w->state.words[p];
 
 		nr[cis_word_state(word)]--;
-		if (cis_word_state(word) == CIS_PAGE_STASHED)
+		if (cis_word_stashed(word))
 			stashed += stash_room(w, word);
 		check_listed(w, p);
 	}
 	for (int s = 0; s < CIS_PAGE_STATES && !w->pager->reclaim.jobs_out; s++)
 		if (nr[s])
 			world_see(w, "pages are counted wrong", (uint64_t)s);
-	if (w->state.stash && stashed != cis_stash_live(&w->pager->reclaim.stash))
+	if (w->state.stash && !w->pager->reclaim.nr_puts && stashed != cis_stash_live(&w->pager->reclaim.stash))
 		world_see(w, "the stash keeps what nobody wants, or the other way round", 0);
 }
 
@@ -245,8 +250,12 @@ static void check_words(struct world *w)
 		bool own_zero = w->memory == PRIVATE && cis_word_cookie(w->state.words[p]) == CIS_RESIDENT_ZERO;
 		bool moving = world_removing(w, p);
 
-		if (s == CIS_PAGE_STASHED && !moving && !cis_word_flags(w->state.words[p]))
+		if (cis_word_stashed(w->state.words[p]) && !moving && !cis_word_flags(w->state.words[p]))
 			check_stashed(w, p);
+		if ((s == CIS_PAGE_FAR || s == CIS_PAGE_CLEAN) && !moving && !cis_word_flags(w->state.words[p]))
+			world_pages_check(w, p);
+		if (s == CIS_PAGE_FAR && !moving && !cis_word_flags(w->state.words[p]) && (w->present[p] || w->cached[p]))
+			world_see(w, "far by its word, and in the guest", p);
 		if (cis_word_flags(w->state.words[p]))
 			continue;
 		w->left[p] &= w->present[p] && (s == CIS_PAGE_ABSENT || s == CIS_PAGE_BUSY || s == CIS_PAGE_REMOVED);
@@ -298,6 +307,7 @@ static void dead_step(struct world *w)
 static void rare_step(struct world *w)
 {
 	unmap(w, world_dice(w, PAGES));
+	world_pages_move(w);
 	other_clone(w, world_dice(w, PAGES));
 	if (!world_dice(w, 30) && w->reclaim.budget_pages)
 		budget_step(w);
@@ -481,6 +491,8 @@ void world_open(struct world *w, uint64_t seed, const char *dir)
 	w->pager = w->adopting;
 	w->adopting = NULL;
 	w->reclaim.budget_pages = world_dice(w, 2);
+	w->pages.ops = world_dice(w, 3) ? &world_pages : NULL;
+	w->says_locs = world_dice(w, 2);
 	if (w->reclaim.budget_pages)
 		budget_step(w);
 	world_watch(w);
@@ -498,11 +510,14 @@ void world_close(struct world *w)
 	for (unsigned i = 0; i < JOBS && w->pager; i++)
 		while (w->evict[i])
 			evict_step(w, i);
+	for (unsigned i = 0; w->pager && !cis_pager_quiesce(w->pager) && i < 2 * PAGE_REQS; i++)
+		world_pages_step(w);
 	if (w->pager && !cis_pager_quiesce(w->pager))
 		world_see(w, "does not come to rest", 0);
 	if (w->pager) {
 		w->evictions = cis_pager_stats(w->pager)->evictions;
 		w->returns = cis_pager_stats(w->pager)->faults_stashed;
+		w->far_returns = cis_pager_stats(w->pager)->faults_far;
 	}
 	cis_pager_destroy(w->pager);
 	cis_scratch_destroy(w->scratch);

@@ -39,6 +39,16 @@ struct balloon {
 	uint64_t first, nr;
 };
 
+#define FAR_MAX	  512u
+#define PAGE_REQS 256u
+
+/* a value in the store of pages */
+struct far {
+	uint64_t id;
+	uint32_t loc, len;
+	_Alignas(8) uint8_t value[CIS_VALUE_MAX];
+};
+
 struct world {
 	uint64_t seed, rnd;
 	enum memory {
@@ -75,6 +85,14 @@ struct world {
 	bool evict_over[JOBS];
 	struct cis_reclaim_opts reclaim;
 
+	struct cis_store pages;
+	struct far far[FAR_MAX];
+	unsigned nr_far;
+	bool says_locs;
+	uint32_t next_loc;
+	struct cis_store_req *page_req[PAGE_REQS];
+	unsigned nr_page_reqs;
+
 	struct cis_store store, job_store;
 	struct cis_store_req *held[128];
 	unsigned nr_held;
@@ -85,7 +103,7 @@ struct world {
 	unsigned to_kill; /* times that it was told to; nobody dies of it here */
 	bool stalls;	  /* somebody waits for a page that could not be produced */
 	uint64_t failed, touches, removes;
-	uint64_t evictions, returns; /* pages reclaimed, and back from the stash */
+	uint64_t evictions, returns, far_returns; /* pages reclaimed, back from the stash, from the store */
 
 	/* death */
 	bool mortal, moves; /* it may be killed; it may be asked to stand still */

@@ -153,7 +153,7 @@ static void layout_2_keeps_what_only_it_has(void **state)
 /* Pages that are out of the guest cannot be said in another memfd; states and flags that no engine writes are refused. */
 static void layout_3_keeps_what_was_reclaimed(void **state)
 {
-	static const uint8_t good[] = { 6, 7, 0x82, 0x83, 0x84, 0x86, 0x46, 0x47 }, bad[] = { 8, 0x40, 0x42, 0xc6, 0x81, 0x85, 0x26 };
+	static const uint8_t good[] = { 6, 7, 8, 0x82, 0x83, 0x84, 0x86, 0x46, 0x48 }, bad[] = { 9, 0x40, 0x42, 0xc6, 0x81, 0x85, 0x26 };
 	uint8_t *v1 = write_layout_1(7), *v3 = fresh(V3_BYTES), *to = fresh(V3_BYTES);
 	struct cis_state st, up, out;
 	struct cis_error err;
