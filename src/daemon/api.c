@@ -240,13 +240,15 @@ static void take_body(struct cis_request *req, const char *data, size_t len)
 {
 	char *more;
 
-	if (req->too_large || req->body_len + len > BODY_MAX) {
+	if (req->too_large || req->no_room)
+		return;
+	if (req->body_len + len > BODY_MAX) {
 		req->too_large = true;
 		return;
 	}
 	more = realloc(req->body, req->body_len + len + 1);
 	if (!more) {
-		req->too_large = true;
+		req->no_room = true;
 		return;
 	}
 	req->body = more;
@@ -296,6 +298,8 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *conn, const char
 		cis_request_refuse(req, "no_permission", "only root and the user of the daemon may ask");
 	else if (req->too_large)
 		cis_request_refuse(req, "too_large", "a body has at most %zu bytes", BODY_MAX);
+	else if (req->no_room)
+		cis_request_refuse(req, "no_room", "out of memory");
 	else if (api->closing)
 		cis_request_refuse(req, "wrong_state", "the daemon is stopping");
 	else

@@ -173,6 +173,22 @@ static int start_threads(struct cis_engine *e, struct cis_error *err)
 	return 0;
 }
 
+static int watch(const struct cis_engine *e, int op, int fd, uint32_t events)
+{
+	struct epoll_event ev = { .events = events, .data.fd = fd };
+
+	return epoll_ctl(e->epoll, op, fd, &ev);
+}
+
+/* Clients wait until all guests are known; but what may fail does so now. */
+static int watch_all(struct cis_engine *e, struct cis_error *err)
+{
+	if (watch(e, EPOLL_CTL_ADD, e->box.event, EPOLLIN) || watch(e, EPOLL_CTL_ADD, cis_keeper_link_fd(e->link), EPOLLIN) ||
+	    watch(e, EPOLL_CTL_ADD, cis_api_fd(e->api), 0))
+		return cis_fail(err, errno, "epoll: %s", strerror(errno));
+	return 0;
+}
+
 static int start(struct cis_engine *e, int wire, struct cis_error *err)
 {
 	int rc = cis_mailbox_init(&e->box);
@@ -201,7 +217,8 @@ static int start(struct cis_engine *e, int wire, struct cis_error *err)
 	if (rc)
 		return cis_fail(err, -rc, "wire to the keeper: %s", strerror(-rc));
 	e->has_keeper = true;
-	return cis_api_create(e, CIS_WIRE_CONTROL_FD, &e->api, err);
+	rc = cis_api_create(e, CIS_WIRE_CONTROL_FD, &e->api, err);
+	return rc ? rc : watch_all(e, err);
 }
 
 static void end(struct cis_engine *e)
@@ -225,13 +242,6 @@ static void end(struct cis_engine *e)
 }
 
 /* The control thread. */
-
-static void watch(struct cis_engine *e, int fd)
-{
-	struct epoll_event ev = { .events = EPOLLIN, .data.fd = fd };
-
-	epoll_ctl(e->epoll, EPOLL_CTL_ADD, fd, &ev);
-}
 
 static bool all_gone(const struct cis_engine *e)
 {
@@ -257,12 +267,9 @@ static int shorter(int a, int b)
 static void loop(struct cis_engine *e)
 {
 	struct epoll_event ev[EPOLL_EVENTS];
-	int link_fd = cis_keeper_link_fd(e->link);
 	uint64_t next_tick = 0;
 	bool more = false, has_api = false;
 
-	watch(e, e->box.event);
-	watch(e, link_fd);
 	while (!is_over(e) && (!e->stopping || !all_gone(e))) {
 		int wait = shorter(shorter(cis_awake_tick(e->awake), has_api ? cis_api_timeout_ms(e->api) : -1), TICK_MS);
 
@@ -270,7 +277,7 @@ static void loop(struct cis_engine *e)
 		if (e->has_keeper) {
 			more = cis_keeper_link_run(e->link, LINK_BATCH);
 			if (!e->has_keeper) {
-				epoll_ctl(e->epoll, EPOLL_CTL_DEL, link_fd, NULL);
+				watch(e, EPOLL_CTL_DEL, cis_keeper_link_fd(e->link), 0);
 				more = false;
 			}
 		}
@@ -279,10 +286,8 @@ static void loop(struct cis_engine *e)
 			cis_guest_tick(e);
 			next_tick = cis_now_ns(NULL) + TICK_MS * 1000000ull;
 		}
-		if (!has_api && e->mode != CIS_ENGINE_LEARNS) { /* clients wait until all guests are known */
-			watch(e, cis_api_fd(e->api));
-			has_api = true;
-		}
+		if (!has_api && e->mode != CIS_ENGINE_LEARNS)
+			has_api = !watch(e, EPOLL_CTL_MOD, cis_api_fd(e->api), EPOLLIN);
 		if (has_api)
 			cis_api_run(e->api); /* last, as what comes before may answer requests */
 	}

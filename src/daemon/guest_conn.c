@@ -62,10 +62,11 @@ static bool is_served(const struct cis_conn *c)
 	return c->complete && (c->engine->mode != CIS_ENGINE_SERVES || (c->guest && c->guest->seat));
 }
 
-void cis_conn_feed(struct cis_conn *c, const void *bytes, size_t len, const int *fds, size_t nr_fds)
+int cis_conn_feed(struct cis_conn *c, const void *bytes, size_t len, const int *fds, size_t nr_fds)
 {
 	uint64_t room = c->note ? c->note->stream_bytes - c->taken : UINT64_MAX;
 	bool done = false;
+	int rc;
 
 	if (c->trouble.code == CIS_WIRE_ORPHAN)
 		c->trouble.code = 0; /* its client has come again */
@@ -74,13 +75,14 @@ void cis_conn_feed(struct cis_conn *c, const void *bytes, size_t len, const int 
 		nr_fds = 0;
 	}
 	if (c->trouble.code || is_served(c))
-		return;
+		return 0;
 	take_fds(c, fds, nr_fds);
 	if (len > room)
 		len = room;
 	c->taken += len;
-	if (!c->trouble.code && !cis_handshake_feed(c->hs, bytes, len, &done, &c->trouble))
-		c->complete |= done;
+	rc = c->trouble.code ? -c->trouble.code : cis_handshake_feed(c->hs, bytes, len, &done, &c->trouble);
+	c->complete |= done;
+	return rc;
 }
 
 void cis_conn_set_state(struct cis_conn *c, int error, int memfd, uint64_t bytes)

@@ -42,8 +42,8 @@ struct cis_conn {
 struct cis_conn *cis_conn_create(struct cis_engine *e, uint64_t id, uint64_t listener, const struct cis_peer *peer, int pidfd);
 struct cis_conn *cis_conn_find(struct cis_engine *e, uint64_t id);
 
-/** cis_conn_feed() - the next of its stream; the descriptors are its own. */
-void cis_conn_feed(struct cis_conn *c, const void *bytes, size_t len, const int *fds, size_t nr_fds);
+/** cis_conn_feed() - the next of its stream; the descriptors are its own.  Return: 0, or -errno, which is its trouble from now on. */
+int cis_conn_feed(struct cis_conn *c, const void *bytes, size_t len, const int *fds, size_t nr_fds);
 
 /** cis_conn_set_state() - its state memfd has come. */
 void cis_conn_set_state(struct cis_conn *c, int error, int memfd, uint64_t bytes);

@@ -10,6 +10,7 @@
 #include "daemon/events.h"
 #include "daemon/guest_int.h"
 #include "daemon/handover.h"
+#include "daemon/log.h"
 #include "os/sock.h"
 
 static void turn_away(struct cis_conn *c, const char *why)
@@ -87,13 +88,22 @@ static void attach(struct cis_conn *c, struct cis_guest *g)
 	g->peer = c->peer;
 }
 
+/* Nobody would tell of it again: a guest that is served would be served no more. */
+static void must_learn(int rc)
+{
+	if (rc == -ENOMEM)
+		cis_give_up("no memory to learn of a guest");
+}
+
 /* One that was served before.  Return: false: it cannot be known, and stays with the keeper. */
 static bool attach_noted(struct cis_conn *c)
 {
 	struct cis_guest *g = cis_guest_by_serial(c->engine, c->note->serial);
 	struct cis_error err;
+	int rc = g ? 0 : cis_guest_of_note(c->engine, c->note, &g, &err);
 
-	if (!g && cis_guest_of_note(c->engine, c->note, &g, &err)) {
+	must_learn(rc);
+	if (rc) {
 		cis_log(CIS_LOG_ERROR, "connection %llu, pid %d: cannot be served: %s", (unsigned long long)c->id, (int)c->peer.pid,
 			err.text);
 		return false;
@@ -258,6 +268,7 @@ static void expect_of_note(struct cis_engine *e, uint64_t listener, const struct
 	if (!rc)
 		rc = cis_guest_of_note(e, note, &g, &err);
 	cis_guest_note_destroy(note);
+	must_learn(rc);
 	if (rc) {
 		e->has_unread_note = true;
 		cis_log(CIS_LOG_ERROR, "%s: whoever is expected there cannot be: %s", listen->path, err.text);
@@ -296,12 +307,14 @@ static void on_connection(void *ctx, uint64_t conn, uint64_t listener, const str
 	struct cis_engine *e = ctx;
 	struct cis_conn *c = cis_conn_create(e, conn, listener, peer, pidfd);
 
-	if (c)
+	if (c) {
 		settle(c);
-	else if (e->mode == CIS_ENGINE_SERVES)
-		cis_keeper_link_refuse(e->link, conn, "out of memory");
-	else
-		cis_log(CIS_LOG_ERROR, "connection %llu, pid %d: no memory for it; it waits", (unsigned long long)conn, (int)peer->pid);
+		return;
+	}
+	if (e->mode != CIS_ENGINE_SERVES)
+		must_learn(-ENOMEM);
+	cis_log(CIS_LOG_WARN, "connection %llu, pid %d: refused: out of memory", (unsigned long long)conn, (int)peer->pid);
+	cis_keeper_link_refuse(e->link, conn, "out of memory");
 }
 
 static void on_noted(void *ctx, uint64_t conn, const void *text, size_t len)
@@ -309,10 +322,12 @@ static void on_noted(void *ctx, uint64_t conn, const void *text, size_t len)
 	struct cis_conn *c = cis_conn_find(ctx, conn);
 	struct cis_guest_note *note;
 	struct cis_error err;
+	int rc = c ? cis_guest_note_parse(text, len, &note, &err) : 0;
 
 	if (!c)
 		return;
-	if (cis_guest_note_parse(text, len, &note, &err)) {
+	must_learn(rc);
+	if (rc) {
 		c->engine->has_unread_note = true;
 		cis_log(CIS_LOG_ERROR, "connection %llu, pid %d: cannot be served: %s", (unsigned long long)conn, (int)c->peer.pid,
 			err.text);
@@ -329,13 +344,16 @@ static void on_noted(void *ctx, uint64_t conn, const void *text, size_t len)
 static void on_bytes(void *ctx, uint64_t conn, uint64_t at, const void *bytes, size_t len, const int *fds, size_t nr_fds)
 {
 	struct cis_conn *c = cis_conn_find(ctx, conn);
+	int rc;
 
 	(void)at;
 	if (!c) {
 		cis_fds_close(fds, nr_fds);
 		return;
 	}
-	cis_conn_feed(c, bytes, len, fds, nr_fds);
+	rc = cis_conn_feed(c, bytes, len, fds, nr_fds);
+	if (c->note)
+		must_learn(rc);
 	settle(c);
 }
 

@@ -149,7 +149,8 @@ int cis_guest_note_parse(const void *text, size_t len, struct cis_guest_note **r
 	if (json_is_object(j))
 		rc = get_all(j, n, err);
 	else
-		rc = cis_fail(err, EBADMSG, "note: %s at byte %d", j ? "not an object" : e.text, j ? 0 : e.position);
+		rc = cis_fail(err, !j && json_error_code(&e) == json_error_out_of_memory ? ENOMEM : EBADMSG, "note: %s at byte %d",
+			      j ? "not an object" : e.text, j ? 0 : e.position);
 	json_decref(j);
 	if (rc)
 		cis_guest_note_destroy(n);

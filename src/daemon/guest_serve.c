@@ -12,6 +12,7 @@
 #include "daemon/events.h"
 #include "daemon/guest_int.h"
 #include "daemon/handover.h"
+#include "daemon/log.h"
 #include "os/memfd.h"
 #include "os/pidfd.h"
 #include "os/uffd.h"
@@ -127,8 +128,10 @@ static int map_alias(struct cis_guest *g, struct cis_error *err)
 
 	if (!g->in_place || g->alias)
 		return 0;
-	if (g->memory.memfd < 0 || fstat(g->memory.memfd, &st))
+	if (g->memory.memfd < 0)
 		return cis_fail(err, EBADF, "memfd: is not there");
+	if (fstat(g->memory.memfd, &st))
+		return cis_fail(err, errno, "memfd: %s", strerror(errno));
 	rc = cis_memfd_map(g->memory.memfd, 0, (uint64_t)st.st_size, &g->alias);
 	if (rc)
 		return cis_fail(err, -rc, "memfd: mmap of %llu bytes: %s", (unsigned long long)st.st_size, strerror(-rc));
@@ -362,7 +365,9 @@ static void note(struct cis_guest *g, bool ack)
 	if (!g->conn || !g->engine->has_keeper)
 		return;
 	text = cis_guest_note_text(g);
-	if (!text || cis_keeper_link_note(g->engine->link, g->conn->id, text, ack))
+	if (!text)
+		cis_give_up("no memory to note what became of guest %s", g->id);
+	if (cis_keeper_link_note(g->engine->link, g->conn->id, text, ack))
 		cis_log(CIS_LOG_ERROR, "guest=%s: cannot be noted; an engine that follows will know it as it was", g->id);
 	free(text);
 }

@@ -112,7 +112,10 @@ static void hand_over(struct cis_engine *e)
 		rc = cis_handover_write(e, &fd, &err);
 	e->handover.step = CIS_HANDOVER_PAUSED;
 	CIS_POINT(handed_over);
-	cis_keeper_link_handover(e->link, fd, -rc, rc ? err.text : NULL);
+	if (!rc && cis_keeper_link_handover(e->link, fd, 0, NULL))
+		rc = cis_fail(&err, EPIPE, "what is handed over cannot be sent");
+	if (rc)
+		cis_keeper_link_handover(e->link, -1, -rc, err.text);
 	if (fd >= 0)
 		close(fd);
 	cis_log(CIS_LOG_DEBUG, "engine %llu: stood still after %.2f ms, handed over %.2f ms later", (unsigned long long)e->generation,

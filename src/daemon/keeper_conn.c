@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -399,13 +400,17 @@ void conn_note(struct conn *c, const struct engine *by, const void *note, size_t
 	engines_tell(c->sock.k, &c->untold);
 }
 
-/* A client that does not read what it asked for goes without. */
+/* A client that does not read what it asked for goes without; one that reads must not wait for what could not be sent. */
 void conn_say(struct conn *c, const void *text, size_t len)
 {
 	size_t sent;
+	int r = len ? cis_sock_send(c->sock_fd, text, len, NULL, 0, &sent) : 0;
 
-	if (len)
-		(void)cis_sock_send(c->sock_fd, text, len, NULL, 0, &sent);
+	if (r != -ENOBUFS && r != -ENOMEM)
+		return;
+	cis_log(CIS_LOG_ERROR, "keeper: connection %llu: it cannot be answered, and is hung up on: %s", (unsigned long long)c->id,
+		strerror(-r));
+	shutdown(c->sock_fd, SHUT_RDWR);
 }
 
 void conn_release(struct cis_keeper *k, struct conn *c)

@@ -7,6 +7,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "daemon/log.h"
+
+#define SEND_TRIES 1000u
+#define SEND_MS	   1
+
 struct cis_keeper_link {
 	int fd;
 	bool is_lost;
@@ -195,14 +200,27 @@ bool cis_keeper_link_run(struct cis_keeper_link *link, unsigned max)
 	return !link->is_lost;
 }
 
+/*
+ * All of it reaches the keeper, which is what another engine will know: a word that is lost, such as that a guest is gone or may be
+ * told to run, would never be made up for.  The kernel may have no memory for it now; if that lasts, another engine follows.
+ */
 static int ask(struct cis_keeper_link *link, const struct cis_wire_msg *msg)
 {
 	struct pollfd pfd = { .fd = link->fd, .events = POLLOUT };
+	unsigned tries = 0;
 	int r;
 
-	while ((r = cis_wire_send(link->fd, msg)) == -EAGAIN)
-		poll(&pfd, 1, -1);
-	return r;
+	for (;;) {
+		r = cis_wire_send(link->fd, msg);
+		if (r == -EAGAIN)
+			poll(&pfd, 1, -1);
+		else if (r != -ENOBUFS && r != -ENOMEM)
+			return r;
+		else if (tries++ < SEND_TRIES)
+			poll(NULL, 0, SEND_MS);
+		else
+			cis_give_up("nothing can be said to the keeper: %s", strerror(-r));
+	}
 }
 
 static int ask_plain(struct cis_keeper_link *link, enum cis_wire_type type, uint64_t id, uint64_t arg)

@@ -1,6 +1,7 @@
 #include "daemon/log.h"
 
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -60,4 +61,16 @@ void cis_daemon_log(enum cis_log_level level, const char *text, void *ctx)
 	if (dropped >= 0)
 		fprintf(stderr, "%s%s: %s: %s\n", prefix(level), (const char *)ctx, cis_log_level_name(level), text);
 	pthread_mutex_unlock(&lock);
+}
+
+void cis_give_up(const char *fmt, ...)
+{
+	char text[500];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	cis_log(CIS_LOG_ERROR, "engine: %s: it ends, so that another one follows", text);
+	_exit(1);
 }

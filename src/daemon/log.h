@@ -7,4 +7,11 @@
 /** cis_daemon_log() - a cis_log_fn; @ctx is the name of the process ("keeper", "engine").  Any thread. */
 void cis_daemon_log(enum cis_log_level level, const char *text, void *ctx);
 
+/**
+ * cis_give_up() - say why this engine cannot go on, and end it: the keeper starts another, which learns from it all that is so
+ *
+ * For what an engine must not pass over and can report to nobody, such as that there is no memory to hear of a guest.  Any thread.
+ */
+void cis_give_up(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
+
 #endif

@@ -7,6 +7,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "daemon/log.h"
+
 int cis_mailbox_init(struct cis_mailbox *box)
 {
 	*box = (struct cis_mailbox){ .event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) };
@@ -34,7 +36,7 @@ void cis_mailbox_post(struct cis_mailbox *box, void (*fn)(void *arg), void *arg)
 		box->max = box->max ? 2 * box->max : 64;
 		box->mail = realloc(box->mail, box->max * sizeof(*box->mail));
 		if (!box->mail)
-			abort();
+			cis_give_up("no memory for what its threads say to each other");
 	}
 	box->mail[box->nr++] = (struct cis_mail){ fn, arg };
 	pthread_mutex_unlock(&box->lock);

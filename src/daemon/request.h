@@ -23,7 +23,7 @@ struct cis_request {
 	const char *method, *path;
 	char *body;
 	size_t body_len;
-	bool too_large;
+	bool too_large, no_room;
 	bool is_cut; /* hung up on without an answer: the client asks the next engine */
 
 	bool answered;

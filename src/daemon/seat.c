@@ -1,11 +1,12 @@
 /* Seats: a guest on its shard, from sitting down to leaving.  What the control thread asks for comes as mail. */
+#include <assert.h>
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 
 #include "daemon/awake.h"
+#include "daemon/log.h"
 #include "daemon/shard_int.h"
 
 #define JOBS_BESIDE 2u /* fill jobs out for a guest beside those that workers run: they never wait for the shard */
@@ -15,7 +16,7 @@ static void notify(struct cis_seat *seat, const struct cis_notice *what)
 	struct cis_notice *n = malloc(sizeof(*n));
 
 	if (!n)
-		abort(); /* a failure that nobody hears of is worse */
+		cis_give_up("no memory to tell what became of a guest");
 	*n = *what;
 	n->ctx = seat->ctx;
 	cis_mailbox_post(seat->shard->control, seat->notice, n);
@@ -43,12 +44,33 @@ static void guest_gone(void *ctx)
 	notify(ctx, &(struct cis_notice){ .type = CIS_NOTICE_GONE });
 }
 
-static void poll_events(struct cis_seat *seat, uint32_t events)
+/*
+ * Its userfaultfd is watched for as long as the seat is one, heard or not: to begin may fail, for want of memory or of
+ * max_user_watches, and does so before the guest is served; the rest never does.  Not heard, the kernel tells of errors all the
+ * same, so then it names no seat, and is edge-triggered.
+ */
+static int watch(struct cis_seat *seat, int op, bool hears)
 {
-	struct epoll_event ev = { .events = events, .data.ptr = seat };
+	struct epoll_event ev = { .events = hears ? EPOLLIN : EPOLLET, .data.ptr = hears ? seat : NULL };
 
-	if (seat->sitting)
-		epoll_ctl(seat->shard->epoll, EPOLL_CTL_MOD, seat->uffd, &ev);
+	return epoll_ctl(seat->shard->epoll, op, seat->uffd, &ev) ? -errno : 0;
+}
+
+static void hear(struct cis_seat *seat, bool hears)
+{
+	int rc = watch(seat, EPOLL_CTL_MOD, hears);
+
+	assert(!rc);
+}
+
+/* The last that its shard hears of it. */
+static void unseat(struct cis_seat *seat)
+{
+	int rc = watch(seat, EPOLL_CTL_DEL, false);
+
+	assert(!rc);
+	seat->left = true;
+	atomic_fetch_sub(&seat->shard->seats, 1);
 }
 
 void cis_seat_ready(struct cis_seat *seat)
@@ -61,7 +83,7 @@ void cis_seat_due(struct cis_seat *seat)
 {
 	if (seat->held_ns) {
 		seat->held_ns = 0;
-		poll_events(seat, EPOLLIN);
+		hear(seat, true);
 	}
 	cis_seat_ready(seat);
 }
@@ -75,27 +97,26 @@ static void read_ended(void *ctx)
 /* A store that cannot be opened still has to answer: each read ends with the reason. */
 static void refuse(struct cis_store *store, struct cis_store_req **reqs, size_t n)
 {
-	(void)store;
+	int rc = ((struct cis_shard *)((char *)store - offsetof(struct cis_shard, no_store)))->no_store_rc;
+
 	for (size_t i = 0; i < n; i++)
-		reqs[i]->done(reqs[i], -EMFILE);
+		reqs[i]->done(reqs[i], rc);
 }
 
-static struct cis_store no_store = {
-	.ops = &(const struct cis_store_ops){ .ops_size = sizeof(struct cis_store_ops), .name = "none", .submit = refuse },
-};
+static const struct cis_store_ops no_store_ops = { .ops_size = sizeof(struct cis_store_ops), .name = "none", .submit = refuse };
 
 static struct cis_store *store_of(void *ctx, const struct cis_image *img)
 {
 	struct cis_seat *seat = ctx;
 	struct cis_shard *shard = seat->shard;
-	size_t before = shard->stores.nr;
-	struct cis_store *store = cis_stores_of(&shard->stores, img, seat->layers, NULL);
+	struct cis_error err;
+	struct cis_store *store = cis_stores_of(&shard->stores, img, seat->layers, &err);
 
-	if (!store)
-		return &no_store;
-	if (shard->stores.nr != before)
-		cis_shard_watch(shard, cis_store_fd(store), &shard->stores);
-	return store;
+	if (store)
+		return store;
+	shard->no_store.ops = &no_store_ops;
+	shard->no_store_rc = -err.code;
+	return &shard->no_store;
 }
 
 /* Fill. */
@@ -123,8 +144,10 @@ static void hand_out(struct cis_seat *seat)
 		struct cis_work *work = malloc(sizeof(*work));
 		enum cis_job_class class = seat->told < CIS_FILL_HOT ? CIS_JOB_FILL : CIS_JOB_BACKGROUND;
 
-		if (!work)
+		if (!work) {
+			cis_pager_fill_later(seat->pager);
 			return;
+		}
 		*work = (struct cis_work){ .job = cis_pager_next_job(seat->pager), .layers = seat->layers, .to = &shard->box,
 					  .done = job_done, .ctx = seat };
 		if (!work->job) {
@@ -188,18 +211,14 @@ static void retime(struct cis_seat *seat)
 
 static void leave_now(struct cis_seat *seat)
 {
-	struct cis_shard *shard = seat->shard;
-
 	if (!cis_pager_quiesce(seat->pager))
 		return; /* a job or a read is still out, and comes back here */
 	untime(seat);
-	cis_turn_drop(&shard->turns, &seat->turn);
+	cis_turn_drop(&seat->shard->turns, &seat->turn);
 	if (seat->told == CIS_FILL_ALL)
 		cis_pager_detach(seat->pager); /* its monitor may hold the userfaultfd and run on, with nobody to answer */
-	if (seat->sitting)
-		epoll_ctl(shard->epoll, EPOLL_CTL_DEL, seat->uffd, NULL);
-	seat->sitting = seat->leaving = false;
-	atomic_fetch_sub(&shard->seats, 1);
+	seat->leaving = false;
+	unseat(seat);
 	notify(seat, &(struct cis_notice){ .type = CIS_NOTICE_LEFT });
 }
 
@@ -207,8 +226,6 @@ static void pause_now(struct cis_seat *seat)
 {
 	if (seat->paused || !cis_pager_pause(seat->pager))
 		return; /* or a job or a read is still out, and comes back here */
-	if (seat->sitting)
-		epoll_ctl(seat->shard->epoll, EPOLL_CTL_DEL, seat->uffd, NULL);
 	seat->paused = true;
 	notify(seat, &(struct cis_notice){ .type = CIS_NOTICE_PAUSED });
 }
@@ -246,7 +263,7 @@ static void hold_back(struct cis_seat *seat, unsigned events)
 		return;
 	seat->held_ns = seat->full_ns - burst_ns;
 	seat->held_back++;
-	poll_events(seat, 0);
+	hear(seat, false);
 }
 
 void cis_seat_serve(struct cis_seat *seat)
@@ -270,6 +287,13 @@ void cis_seat_serve(struct cis_seat *seat)
 
 /* Seats, from the control thread. */
 
+static int record(struct cis_seat *seat, struct cis_error *err)
+{
+	int rc = cis_pager_record_start(seat->pager);
+
+	return rc && rc != -EALREADY ? cis_fail(err, -rc, "its first touches cannot be recorded: %s", strerror(-rc)) : 0;
+}
+
 int cis_seat_create(struct cis_shard *shard, const struct cis_seat_opts *opts, struct cis_seat **ret,
 		    struct cis_error *err)
 {
@@ -282,7 +306,7 @@ int cis_seat_create(struct cis_shard *shard, const struct cis_seat_opts *opts, s
 	*seat = (struct cis_seat){
 		.shard = shard, .uffd = opts->uffd, .layers = opts->layers, .fill = opts->fill, .detach = opts->detach,
 		.event_ns = opts->fault_rate ? 1000000000u / opts->fault_rate : 0, .burst = opts->fault_burst,
-		.record = opts->record, .adopted = opts->pager.adopt, .notice = opts->notice, .ctx = opts->ctx,
+		.adopted = opts->pager.adopt, .notice = opts->notice, .ctx = opts->ctx,
 	};
 	pager.size = sizeof(pager);
 	pager.os = &cis_pager_os_uffd;
@@ -296,26 +320,29 @@ int cis_seat_create(struct cis_shard *shard, const struct cis_seat_opts *opts, s
 	pager.gone = guest_gone;
 	pager.stirred = read_ended;
 	pager.ctx = seat;
-	rc = cis_pager_create(&pager, &seat->pager, err);
+	rc = watch(seat, EPOLL_CTL_ADD, false);
 	if (rc) {
 		free(seat);
-		return rc;
+		return cis_fail(err, -rc, "its userfaultfd cannot be watched: epoll: %s", strerror(-rc));
 	}
 	atomic_fetch_add(&shard->seats, 1);
-	*ret = seat;
-	return 0;
+	rc = cis_pager_create(&pager, &seat->pager, err);
+	if (!rc && opts->record)
+		rc = record(seat, err);
+	if (rc)
+		cis_seat_destroy(seat);
+	else
+		*ret = seat;
+	return rc;
 }
 
 static void sit(void *arg)
 {
 	struct cis_seat *seat = arg;
 
-	if (seat->record)
-		cis_pager_record_start(seat->pager);
 	if (seat->adopted)
 		cis_pager_wake_all(seat->pager);
-	cis_shard_watch(seat->shard, seat->uffd, seat);
-	seat->sitting = true;
+	hear(seat, true);
 	cis_pager_fill(seat->pager, seat->fill);
 	cis_seat_serve(seat);
 }
@@ -365,8 +392,7 @@ static void pause_seat(void *arg)
 	struct cis_seat *seat = arg;
 
 	seat->pausing = true;
-	if (seat->held_ns)
-		poll_events(seat, EPOLLIN);
+	hear(seat, false);
 	seat->held_ns = 0;
 	cis_turn_drop(&seat->shard->turns, &seat->turn);
 	untime(seat);
@@ -384,8 +410,7 @@ static void resume(void *arg)
 
 	if (seat->leaving || !seat->pausing)
 		return;
-	if (seat->paused && seat->sitting)
-		cis_shard_watch(seat->shard, seat->uffd, seat);
+	hear(seat, true);
 	seat->pausing = seat->paused = false;
 	cis_pager_resume(seat->pager);
 	cis_seat_serve(seat);
@@ -400,6 +425,8 @@ void cis_seat_destroy(struct cis_seat *seat)
 {
 	if (!seat)
 		return;
+	if (!seat->left)
+		unseat(seat);
 	cis_pager_destroy(seat->pager);
 	free(seat);
 }

@@ -12,11 +12,18 @@
 
 #define EVENTS	    64
 
-void cis_shard_watch(struct cis_shard *shard, int fd, void *ptr)
+static int watch(struct cis_shard *shard, int fd, void *ptr)
 {
 	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = ptr };
 
-	epoll_ctl(shard->epoll, EPOLL_CTL_ADD, fd, &ev);
+	return epoll_ctl(shard->epoll, EPOLL_CTL_ADD, fd, &ev) ? -errno : 0;
+}
+
+static int watch_store(struct cis_stores *stores, int fd)
+{
+	struct cis_shard *shard = (struct cis_shard *)((char *)stores - offsetof(struct cis_shard, stores));
+
+	return watch(shard, fd, stores);
 }
 
 static void serve_round(struct cis_shard *shard)
@@ -82,7 +89,7 @@ static void *shard_main(void *arg)
 				mail = true;
 			else if (ev[i].data.ptr == &shard->stores)
 				reap_stores(shard);
-			else
+			else if (ev[i].data.ptr)
 				cis_seat_ready(ev[i].data.ptr);
 		}
 		ready_due(shard);
@@ -105,6 +112,7 @@ int cis_shard_create(unsigned nr, struct cis_workers *workers, struct cis_mailbo
 	shard->workers = workers;
 	shard->control = control;
 	shard->awake = awake;
+	shard->stores.watch = watch_store;
 	cis_turns_init(&shard->turns, cis_now_ns, NULL);
 	rc = cis_scratch_create(&shard->scratch);
 	if (rc)
@@ -117,8 +125,9 @@ int cis_shard_create(unsigned nr, struct cis_workers *workers, struct cis_mailbo
 		rc = -errno;
 		goto fail_box;
 	}
-	cis_shard_watch(shard, shard->box.event, &shard->box);
-	rc = -pthread_create(&shard->thread, NULL, shard_main, shard);
+	rc = watch(shard, shard->box.event, &shard->box);
+	if (!rc)
+		rc = -pthread_create(&shard->thread, NULL, shard_main, shard);
 	if (rc)
 		goto fail_epoll;
 	snprintf(name, sizeof(name), "cis-shard-%u", nr);

@@ -17,6 +17,8 @@ struct cis_shard {
 	struct cis_workers *workers;
 	struct cis_scratch *scratch;
 	struct cis_stores stores;
+	struct cis_store no_store; /* stands for one that cannot be opened, for this reason: */
+	int no_store_rc;
 	struct cis_seat *timed; /* those with a deadline */
 	struct cis_turns turns; /* of those that have something to do */
 	bool stop;
@@ -30,16 +32,13 @@ struct cis_seat {
 	int uffd;
 	struct cis_layers *layers;
 	enum cis_fill fill, told;
-	bool detach, record, adopted, sitting, leaving, pausing, paused, is_timed;
+	bool detach, adopted, leaving, left, pausing, paused, is_timed;
 	unsigned jobs_out;
 	uint64_t event_ns, burst, full_ns, held_ns, held_back; /* its rate, see hold_back(); held_ns: until then, 0: it is not */
 	void (*notice)(void *notice);
 	void *ctx;
 	struct cis_seat *next_timed;
 };
-
-/** cis_shard_watch() - have the shard's thread wait for @fd too; @ptr says whose it is. */
-void cis_shard_watch(struct cis_shard *shard, int fd, void *ptr);
 
 /* Of the shard's thread. */
 

@@ -2,14 +2,22 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
-static struct cis_store *open_through(const struct cis_image *img, struct cis_layers *layers, struct cis_error *err)
+static struct cis_store *open_through(struct cis_stores *s, const struct cis_image *img, struct cis_layers *layers,
+				      struct cis_error *err)
 {
 	struct cis_store *store;
+	int rc;
 
 	if (cis_store_file_open(cis_image_fd(img), &store, err) || cis_layers_open(layers, store, &store, err))
 		return NULL;
-	return store;
+	rc = s->watch ? s->watch(s, cis_store_fd(store)) : 0;
+	if (!rc)
+		return store;
+	cis_fail(err, -rc, "store: epoll: %s", strerror(-rc));
+	cis_store_close(store);
+	return NULL;
 }
 
 struct cis_store *cis_stores_of(struct cis_stores *s, const struct cis_image *img, struct cis_layers *layers,
@@ -27,7 +35,7 @@ struct cis_store *cis_stores_of(struct cis_stores *s, const struct cis_image *im
 		return NULL;
 	}
 	s->entry = more;
-	store = open_through(img, layers, err);
+	store = open_through(s, img, layers, err);
 	if (store)
 		s->entry[s->nr++] = (struct cis_stores_entry){ cis_image_ref((struct cis_image *)img), cis_layers_ref(layers), store };
 	return store;

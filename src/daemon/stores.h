@@ -5,7 +5,12 @@
 #include "image/image.h"
 #include "store/layers.h"
 
+/**
+ * struct cis_stores - zeros to begin with
+ * @watch: have the thread reap a store when its @fd is readable, as long as that is open; 0 or -errno.  NULL: it looks by itself
+ */
 struct cis_stores {
+	int (*watch)(struct cis_stores *s, int fd);
 	struct cis_stores_entry {
 		struct cis_image *img; /* one reference */
 		struct cis_layers *layers; /* one reference, or NULL */

@@ -17,11 +17,13 @@ struct cis_workers {
 	uint64_t forget; /* raised by cis_workers_forget() */
 	bool stop;
 	unsigned nr;
-	pthread_t *threads;
+	struct thread *threads;
 };
 
 /** struct thread - what a worker has of its own; @job is in the order in which they were begun */
 struct thread {
+	pthread_t id;
+	struct cis_workers *workers;
 	struct cis_scratch *scratch;
 	struct cis_stores stores;
 	struct begun {
@@ -110,37 +112,55 @@ static void drop_idle(struct thread *t)
 
 static void *worker_main(void *arg)
 {
-	struct cis_workers *w = arg;
-	struct thread t = { 0 };
+	struct thread *t = arg;
+	struct cis_workers *w = t->workers;
 	uint64_t forgot = 0;
 
-	if (cis_scratch_create(&t.scratch))
-		abort(); /* 4 MiB at start: better now than when guests wait */
 	pthread_mutex_lock(&w->lock);
 	for (;;) {
 		bool forget = forgot != w->forget;
-		struct cis_work *work = wants_more(&t) ? take(w, &t) : NULL;
+		struct cis_work *work = wants_more(t) ? take(w, t) : NULL;
 
-		if (!work && !t.nr && !forget && w->stop)
+		if (!work && !t->nr && !forget && w->stop)
 			break;
-		if (!work && !t.nr && !forget) {
+		if (!work && !t->nr && !forget) {
 			pthread_cond_wait(&w->wake, &w->lock);
 			continue;
 		}
 		forgot = w->forget;
 		pthread_mutex_unlock(&w->lock);
 		if (forget)
-			drop_idle(&t);
+			drop_idle(t);
 		if (work)
-			begin(&t, work);
-		else if (t.nr)
-			run_one(&t);
+			begin(t, work);
+		else if (t->nr)
+			run_one(t);
 		pthread_mutex_lock(&w->lock);
 	}
 	pthread_mutex_unlock(&w->lock);
-	cis_stores_fini(&t.stores);
-	cis_scratch_destroy(t.scratch);
+	cis_stores_fini(&t->stores);
+	cis_scratch_destroy(t->scratch);
 	return NULL;
+}
+
+/* With its 4 MiB of scratch: better now than when guests wait. */
+static int start(struct cis_workers *w, unsigned nr)
+{
+	struct thread *t = &w->threads[nr];
+	char name[24];
+	int rc = cis_scratch_create(&t->scratch);
+
+	if (rc)
+		return rc;
+	t->workers = w;
+	rc = -pthread_create(&t->id, NULL, worker_main, t);
+	if (rc) {
+		cis_scratch_destroy(t->scratch);
+		return rc;
+	}
+	snprintf(name, sizeof(name), "cis-worker-%u", nr);
+	pthread_setname_np(t->id, name);
+	return 0;
 }
 
 int cis_workers_create(unsigned nr, struct cis_workers **ret)
@@ -159,14 +179,12 @@ int cis_workers_create(unsigned nr, struct cis_workers **ret)
 	for (int c = 0; c < CIS_JOB_CLASSES; c++)
 		w->end[c] = &w->first[c];
 	for (; w->nr < nr; w->nr++) {
-		char name[16];
+		int rc = start(w, w->nr);
 
-		if (pthread_create(&w->threads[w->nr], NULL, worker_main, w)) {
+		if (rc) {
 			cis_workers_destroy(w);
-			return -EAGAIN;
+			return rc;
 		}
-		snprintf(name, sizeof(name), "cis-worker-%u", w->nr);
-		pthread_setname_np(w->threads[w->nr], name);
 	}
 	*ret = w;
 	return 0;
@@ -181,7 +199,7 @@ void cis_workers_destroy(struct cis_workers *w)
 	pthread_cond_broadcast(&w->wake);
 	pthread_mutex_unlock(&w->lock);
 	for (unsigned i = 0; i < w->nr; i++)
-		pthread_join(w->threads[i], NULL);
+		pthread_join(w->threads[i].id, NULL);
 	pthread_cond_destroy(&w->wake);
 	pthread_mutex_destroy(&w->lock);
 	free(w->threads);

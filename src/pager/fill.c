@@ -148,8 +148,10 @@ struct cis_fill_job *cis_pager_next_job(struct cis_pager *p)
 	    !next_range(p, &end))
 		return NULL;
 	job = calloc(1, sizeof(*job));
-	if (!job)
-		return NULL; /* asked again later */
+	if (!job) {
+		cis_pager_fill_later(p);
+		return NULL;
+	}
 	job->p = p;
 	job->id = cis_pager_new_id(p);
 	while (next_range(p, &end) && !job->nr_chunks && p->fill_done < stop) {
@@ -199,6 +201,12 @@ void cis_pager_job_done(struct cis_pager *p, struct cis_fill_job *job)
 	free(job);
 	cis_fault_retry(p, true);
 	cis_fill_sweep(p);
+}
+
+void cis_pager_fill_later(struct cis_pager *p)
+{
+	if (!p->trouble_ns)
+		p->trouble_ns = cis_pager_now(p) + TROUBLE_NS;
 }
 
 void cis_pager_fill(struct cis_pager *p, enum cis_fill what)

@@ -368,6 +368,9 @@ struct cis_fill_job;
 /** cis_pager_next_job() - a job to hand to a worker, or NULL.  The caller bounds how many are out at once. */
 struct cis_fill_job *cis_pager_next_job(struct cis_pager *p);
 
+/** cis_pager_fill_later() - there is no memory to hand one out with: the fill pauses, and cis_pager_deadline() says until when. */
+void cis_pager_fill_later(struct cis_pager *p);
+
 /**
  * cis_pager_scans() - did cis_pager_next_job() break off after as many filled pages as a turn has time for?
  *

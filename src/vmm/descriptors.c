@@ -71,7 +71,9 @@ static int check_memfd(const struct cis_guest_layout *layout, int fd, bool *ret_
 	struct stat st;
 	int r;
 
-	if (fstat(fd, &st) || !S_ISREG(st.st_mode))
+	if (fstat(fd, &st))
+		return cis_fail(err, EPROTO, "handshake: cannot look at the second descriptor: %s", strerror(errno));
+	if (!S_ISREG(st.st_mode))
 		return cis_fail(err, EPROTO, "handshake: the second descriptor is not a memfd");
 	r = check_file(fd, &page_bytes, err);
 	if (!r)

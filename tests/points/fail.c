@@ -1,10 +1,9 @@
 /*
- * Lets one call of the program fail: the N-th of those that are wrapped by the linker, counted from its start.  For
- * cisternd-points only.
+ * Lets one call of the program fail: the N-th of those that are wrapped by the linker.  For cisternd-points only.
  *
  *	CISTERN_FAIL=engine:N or keeper:N	which process, which call
- *	CISTERN_FAIL_TOKEN=PATH			only who can unlink PATH fails, so it happens once; the name of the call is
- *						written into PATH.done then
+ *	CISTERN_FAIL_TOKEN=PATH			counted while PATH is there; who can unlink it fails, so it happens once; the name of
+ *						the call is written into PATH.done then
  *
  * As in base/point.h, a process without it looks at its parent's environment.
  */
@@ -29,7 +28,7 @@
 
 #include "base/point.h"
 
-static atomic_long left; /* 0: nothing fails (any more) */
+static atomic_long left; /* 0 and less: nothing fails (any more) */
 static char token[4096];
 
 __attribute__((constructor)) static void look(int argc, char **argv)
@@ -40,8 +39,7 @@ __attribute__((constructor)) static void look(int argc, char **argv)
 	if (!cis_point_variable("CISTERN_FAIL", "CISTERN_FAIL", what, sizeof(what)) ||
 	    strncmp(what, engine ? "engine:" : "keeper:", strlen("engine:")))
 		return;
-	cis_point_variable("CISTERN_FAIL", "CISTERN_FAIL_TOKEN", token, sizeof(token));
-	if (!access(token, F_OK))
+	if (cis_point_variable("CISTERN_FAIL", "CISTERN_FAIL_TOKEN", token, sizeof(token)))
 		atomic_store(&left, atol(what + strlen("engine:")));
 }
 
@@ -51,9 +49,8 @@ static bool now(const char *name)
 	char done[4200];
 	FILE *f;
 
-	if (!atomic_load_explicit(&left, memory_order_relaxed) || atomic_fetch_sub(&left, 1) != 1)
-		return false;
-	if (unlink(token))
+	if (atomic_load_explicit(&left, memory_order_relaxed) <= 0 || access(token, F_OK) || atomic_fetch_sub(&left, 1) != 1 ||
+	    unlink(token))
 		return false;
 	snprintf(done, sizeof(done), "%s.done", token);
 	f = fopen(done, "we");
@@ -91,7 +88,6 @@ WRAP(int, signalfd, (int fd, const sigset_t *s, int f), (fd, s, f), -1, EMFILE)
 WRAP(FILE *, open_memstream, (char **p, size_t *n), (p, n), NULL, ENOMEM)
 WRAP(int, eventfd, (unsigned v, int f), (v, f), -1, EMFILE)
 WRAP(int, epoll_create1, (int f), (f), -1, EMFILE)
-WRAP(int, epoll_ctl, (int ep, int op, int fd, struct epoll_event *ev), (ep, op, fd, ev), -1, ENOSPC)
 WRAP(int, pthread_create, (pthread_t *t, const pthread_attr_t *a, void *(*run)(void *), void *arg), (t, a, run, arg), EAGAIN,
      EAGAIN)
 WRAP(int, socketpair, (int d, int t, int p, int *fds), (d, t, p, fds), -1, EMFILE)
@@ -101,6 +97,18 @@ WRAP(ssize_t, sendmsg, (int fd, const struct msghdr *m, int f), (fd, m, f), -1, 
 WRAP(ssize_t, pread64, (int fd, void *p, size_t n, off_t o), (fd, p, n, o), -1, EIO)
 WRAP(ssize_t, preadv64v2, (int fd, const struct iovec *v, int n, off_t o, int f), (fd, v, n, o, f), -1, EIO)
 WRAP(int, io_uring_queue_init, (unsigned n, struct io_uring *r, unsigned f), (n, r, f), -ENOMEM, ENOMEM)
+
+/* What is watched already is changed and taken out without memory (fs/eventpoll.c), so that never fails. */
+int __real_epoll_ctl(int ep, int op, int fd, struct epoll_event *ev);
+int __wrap_epoll_ctl(int ep, int op, int fd, struct epoll_event *ev);
+int __wrap_epoll_ctl(int ep, int op, int fd, struct epoll_event *ev)
+{
+	if (op == EPOLL_CTL_ADD && now("epoll_ctl")) {
+		errno = ENOSPC;
+		return -1;
+	}
+	return __real_epoll_ctl(ep, op, fd, ev);
+}
 
 /* A library makes these calls by number. */
 long __real_syscall(long nr, long a, long b, long c, long d, long e, long f);
