@@ -17,6 +17,7 @@
 #include "daemon/guest_int.h"
 #include "daemon/handover.h"
 #include "daemon/harden.h"
+#include "daemon/log.h"
 #include "os/uffd.h"
 
 #define FDS_FREE     64 /* for requests, and what is not thought of */
@@ -284,6 +285,7 @@ static void loop(struct cis_engine *e)
 		cis_mailbox_run(&e->box);
 		if (cis_now_ns(NULL) >= next_tick) {
 			cis_guest_tick(e);
+			cis_daemon_log_tick();
 			next_tick = cis_now_ns(NULL) + TICK_MS * 1000000ull;
 		}
 		if (!has_api && e->mode != CIS_ENGINE_LEARNS)

@@ -66,8 +66,8 @@ static void append(struct cis_listener *l, const char *line, size_t len)
 	l->len += len + 1;
 }
 
-/* Takes the reference. */
-static void publish(struct cis_events *ev, const struct cis_guest *g, json_t *event)
+/* Takes the reference.  @log: those that listen hear of it in any case. */
+static void publish(struct cis_events *ev, const struct cis_guest *g, json_t *event, bool log)
 {
 	_cleanup_free_ char *line = json_dumps(event, JSON_COMPACT);
 	size_t len = line ? strlen(line) : 0;
@@ -75,7 +75,8 @@ static void publish(struct cis_events *ev, const struct cis_guest *g, json_t *ev
 	json_decref(event);
 	if (!line)
 		return;
-	cis_log(CIS_LOG_INFO, "%s", line);
+	if (log)
+		cis_log(CIS_LOG_INFO, "%s", line);
 	for (struct cis_listener *l = ev->first, *next; l; l = next) {
 		next = l->next;
 		if (*l->guest && strcmp(l->guest, g->id))
@@ -102,15 +103,15 @@ void cis_events_guest(struct cis_events *ev, const char *event, const struct cis
 		json_object_set_new(j, "pid", json_integer(g->peer.pid));
 	if (!strcmp(event, "guest.gone") && *g->error)
 		json_object_set_new(j, "message", json_string(g->error));
-	publish(ev, g, j);
+	publish(ev, g, j, true);
 }
 
-void cis_events_failed(struct cis_events *ev, const struct cis_guest *g, const char *message)
+void cis_events_failed(struct cis_events *ev, const struct cis_guest *g, const char *message, bool log)
 {
 	json_t *j = make("guest.failed", g);
 
 	json_object_set_new(j, "message", json_string(message));
-	publish(ev, g, j);
+	publish(ev, g, j, log);
 }
 
 void cis_events_trace(struct cis_events *ev, const struct cis_guest *g, const char *path, uint64_t pages)
@@ -119,5 +120,5 @@ void cis_events_trace(struct cis_events *ev, const struct cis_guest *g, const ch
 
 	json_object_set_new(j, "trace", json_string(path));
 	json_object_set_new(j, "pages", json_integer((json_int_t)pages));
-	publish(ev, g, j);
+	publish(ev, g, j, true);
 }

@@ -28,8 +28,8 @@ void cis_events_leave(struct cis_events *ev, struct cis_listener *l);
 /** cis_events_guest() - @event happened to a guest; its pid and error are added where they belong. */
 void cis_events_guest(struct cis_events *ev, const char *event, const struct cis_guest *g);
 
-/** cis_events_failed() - guest.failed, with the reason. */
-void cis_events_failed(struct cis_events *ev, const struct cis_guest *g, const char *message);
+/** cis_events_failed() - guest.failed, with the reason; @log: in the log too. */
+void cis_events_failed(struct cis_events *ev, const struct cis_guest *g, const char *message, bool log);
 
 /** cis_events_trace() - record.stopped. */
 void cis_events_trace(struct cis_events *ev, const struct cis_guest *g, const char *path, uint64_t pages);

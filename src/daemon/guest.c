@@ -118,6 +118,7 @@ void cis_guest_release(struct cis_guest *g)
 	struct cis_engine *e = g->engine;
 	bool speaks = e->has_keeper && e->mode != CIS_ENGINE_LEARNS; /* until then they are another engine's */
 
+	cis_guest_tell_unnamed(g);
 	cis_guest_close(g);
 	g->stalled = false;
 	if (g->conn && speaks)
@@ -496,6 +497,7 @@ void cis_guest_tick(struct cis_engine *e)
 	for (size_t i = 0; e->mode == CIS_ENGINE_SERVES && i < e->nr_guests; i++) {
 		struct cis_guest *g = e->guests[i];
 
+		cis_guest_tell_unnamed(g);
 		if (g->state == CIS_GUEST_EXPECTED && !g->image && !g->conn)
 			look_for_image(g);
 		if (is_late(g)) {

@@ -77,6 +77,9 @@ void cis_guest_begin(struct cis_guest *g);
 /** cis_guest_close() - what cis_guest_open() and cis_guest_seat() have made, but for the image. */
 void cis_guest_close(struct cis_guest *g);
 
+/** cis_guest_tell_unnamed() - once a second and at its end: how many pages failed beside those that the log names. */
+void cis_guest_tell_unnamed(struct cis_guest *g);
+
 /** cis_guest_note_changed() - tell the keeper, for the engine that follows. */
 void cis_guest_note_changed(struct cis_guest *g);
 

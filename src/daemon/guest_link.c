@@ -22,7 +22,7 @@ static void turn_away(struct cis_conn *c, const char *why)
 void cis_guest_refuse(struct cis_guest *g, const struct cis_error *err)
 {
 	cis_log(CIS_LOG_WARN, "guest=%s pid=%d: handshake refused: %s", g->id, (int)g->peer.pid, err->text);
-	cis_events_failed(g->engine->events, g, err->text);
+	cis_events_failed(g->engine->events, g, err->text, true);
 	snprintf(g->error, sizeof(g->error), "%s", err->text);
 	cis_guest_close(g);
 	free(g->regions);
@@ -43,7 +43,7 @@ static void stall(struct cis_guest *g, const struct cis_error *err)
 		return;
 	cis_log(CIS_LOG_ERROR, "guest=%s pid=%d: cannot be served, waits, and is tried again every second: %s", g->id,
 		(int)g->peer.pid, err->text);
-	cis_events_failed(g->engine->events, g, err->text);
+	cis_events_failed(g->engine->events, g, err->text, true);
 	if (g->conn->trouble.code != CIS_WIRE_ORPHAN) /* what it said is not known here: the note before stays right */
 		cis_guest_note_changed(g);
 }

@@ -17,6 +17,8 @@
 #include "os/pidfd.h"
 #include "os/uffd.h"
 
+#define PAGES_NAMED 10u /* that failed, of a guest, in the log in a second */
+
 int cis_guest_open_image(struct cis_guest *g, struct cis_error *err)
 {
 	const struct cis_image_info *info;
@@ -201,6 +203,26 @@ void cis_guest_close(struct cis_guest *g)
 
 /* Notices of the shard. */
 
+/* A damaged image fails a guest page by page: the first ones are named, the others counted, so that others are heard too. */
+static bool may_name_page(struct cis_guest *g)
+{
+	if (g->nr_pages_named == PAGES_NAMED) {
+		g->nr_pages_unnamed++;
+		return false;
+	}
+	g->nr_pages_named++;
+	return true;
+}
+
+void cis_guest_tell_unnamed(struct cis_guest *g)
+{
+	if (g->nr_pages_unnamed)
+		cis_log(CIS_LOG_ERROR, "guest=%s %llu more pages, the last one: %s", g->id, (unsigned long long)g->nr_pages_unnamed,
+			g->error);
+	g->nr_pages_named = 0;
+	g->nr_pages_unnamed = 0;
+}
+
 static void page_failed(struct cis_guest *g, const struct cis_notice *n)
 {
 	static const char *const what[] = {
@@ -209,13 +231,15 @@ static void page_failed(struct cis_guest *g, const struct cis_notice *n)
 	};
 	char text[sizeof(n->err.text) + 64];
 	int pidfd = g->conn ? g->conn->pidfd : -1, rc = 0;
+	bool log = may_name_page(g);
 
 	if (n->outcome == CIS_OUTCOME_KILL)
 		rc = pidfd >= 0 ? cis_pidfd_kill(pidfd, SIGKILL) : -ESRCH;
 	g->killed += n->outcome == CIS_OUTCOME_KILL && !rc;
 	snprintf(text, sizeof(text), "%s, %s", n->err.text, rc ? "guest could not be killed and waits" : what[n->outcome]);
-	cis_log(CIS_LOG_ERROR, "guest=%s page=%llu %s", g->id, (unsigned long long)n->pgno, text);
-	cis_events_failed(g->engine->events, g, text);
+	if (log)
+		cis_log(CIS_LOG_ERROR, "guest=%s page=%llu %s", g->id, (unsigned long long)n->pgno, text);
+	cis_events_failed(g->engine->events, g, text, log);
 	snprintf(g->error, sizeof(g->error), "%.*s", (int)sizeof(g->error) - 1, text);
 }
 

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -11,31 +12,27 @@
 #define A_SEC  20u  /* and then a second, for each level but errors, which have their own */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static const char *name; /* of the process, as the last line was said */
 static struct bucket {
 	double tokens;
 	uint64_t at_ns;
 	unsigned long dropped;
 } buckets[4] = { { BURST, 0, 0 }, { BURST, 0, 0 }, { BURST, 0, 0 }, { BURST, 0, 0 } };
 
-/* A token bucket (Turner 1986) a level.  Return: lines that were dropped before this one, or -1: drop it too. */
-static long admit(struct bucket *b)
+/* A token bucket (Turner 1986) a level. */
+static bool admit(struct bucket *b)
 {
 	uint64_t now = cis_now_ns(NULL);
-	long dropped;
 
 	if (b->at_ns)
 		b->tokens += (double)(now - b->at_ns) / 1e9 * A_SEC;
 	if (b->tokens > BURST)
 		b->tokens = BURST;
 	b->at_ns = now;
-	if (b->tokens < 1) {
-		b->dropped++;
-		return -1;
-	}
+	if (b->tokens < 1)
+		return false;
 	b->tokens--;
-	dropped = (long)b->dropped;
-	b->dropped = 0;
-	return dropped;
+	return true;
 }
 
 /* As systemd reads it: a priority in front when standard error is not a terminal. */
@@ -49,17 +46,36 @@ static const char *prefix(enum cis_log_level level)
 	return tty ? "" : priority[level];
 }
 
+/* @lock held. */
+static void say_dropped(enum cis_log_level level)
+{
+	struct bucket *b = &buckets[level];
+
+	if (!b->dropped)
+		return;
+	fprintf(stderr, "%s%s: %lu lines of level %s left out\n", prefix(level), name, b->dropped, cis_log_level_name(level));
+	b->dropped = 0;
+}
+
 void cis_daemon_log(enum cis_log_level level, const char *text, void *ctx)
 {
-	long dropped;
-
 	pthread_mutex_lock(&lock);
-	dropped = admit(&buckets[level]);
-	if (dropped > 0)
-		fprintf(stderr, "%s%s: %ld lines of level %s left out\n", prefix(level), (const char *)ctx, dropped,
-			cis_log_level_name(level));
-	if (dropped >= 0)
-		fprintf(stderr, "%s%s: %s: %s\n", prefix(level), (const char *)ctx, cis_log_level_name(level), text);
+	name = ctx;
+	if (admit(&buckets[level])) {
+		say_dropped(level);
+		fprintf(stderr, "%s%s: %s: %s\n", prefix(level), name, cis_log_level_name(level), text);
+	} else {
+		buckets[level].dropped++;
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+void cis_daemon_log_tick(void)
+{
+	pthread_mutex_lock(&lock);
+	for (int level = CIS_LOG_ERROR; level <= CIS_LOG_DEBUG; level++)
+		if (buckets[level].dropped && admit(&buckets[level]))
+			say_dropped((enum cis_log_level)level);
 	pthread_mutex_unlock(&lock);
 }
 

@@ -14,4 +14,7 @@ void cis_daemon_log(enum cis_log_level level, const char *text, void *ctx);
  */
 void cis_give_up(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
 
+/** cis_daemon_log_tick() - now and then: how many lines were left out, where none has come since that says so. */
+void cis_daemon_log_tick(void);
+
 #endif

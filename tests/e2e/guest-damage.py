@@ -48,6 +48,27 @@ def poison_outlives_the_daemons_part(daemon):
     expect(guest.end(), poisoned=1, wrong_pages=0, verified=PAGES - 1)
 
 
+def many_pages_are_few_lines(daemon):
+    """All are counted, each is an event, and the log names the first of each second; so other guests are heard there too."""
+    pages = 20000
+    memory, image = make_image(daemon, pages=pages)
+    damage(image, 0, pages)
+    events = Events(daemon)
+    guest = Guest(daemon, daemon.put("a", image, fill="none", policy="poison"), "--expect", memory, "--threads", "4")
+    expect(guest.end(), poisoned=pages, wrong_pages=0)
+    daemon.wait("a", "gone")
+    with open(daemon.folder + "/cisternd.log") as file:
+        lines = [line for line in file if "guest=a" in line or '"guest":"a"' in line]
+    named = sum("guest=a page=" in line for line in lines)
+    counted = sum(int(line.split("guest=a ")[1].split()[0]) for line in lines if " more pages, the last one: " in line)
+    assert named + counted == pages, (named, counted)
+    assert sum("guest.failed" in line for line in lines) == named
+    assert named * 10 < pages, named
+    assert len(lines) < 2 * named + 30, len(lines)
+    assert daemon.metrics()['cistern_failures_total{outcome="poisoned"}'] == pages
+    events.wait("guest.failed", "a", 100)
+
+
 def kill_takes_who_touches(daemon, policy="kill"):
     memory, image = make_image(daemon)
     events = Events(daemon)
@@ -171,12 +192,12 @@ def poison_is_kill_where_the_kernel_cannot(daemon):
     kill_takes_who_touches(daemon, policy="poison")
 
 
-for test in (poison_is_one_page, poison_outlives_the_daemons_part, damaged_neighbours_cost_their_chunk,
+for test in (poison_is_one_page, many_pages_are_few_lines, poison_outlives_the_daemons_part, damaged_neighbours_cost_their_chunk,
              a_truncated_file_costs_what_is_cut, fills_read_on_past_trouble):
     test.needs = "uffd: poison"
 poison_is_kill_where_the_kernel_cannot.without = "uffd: poison"
 
-TESTS = [poison_is_one_page, poison_outlives_the_daemons_part, kill_takes_who_touches,
+TESTS = [poison_is_one_page, many_pages_are_few_lines, poison_outlives_the_daemons_part, kill_takes_who_touches,
          kill_spares_who_does_not_touch, stall_waits_and_others_go_on, stalled_guests_can_be_deleted,
          damaged_neighbours_cost_their_chunk, a_removed_file_is_read_on, a_truncated_file_costs_what_is_cut,
          a_truncated_file_kills, fills_read_on_past_trouble, poison_is_kill_where_the_kernel_cannot]
