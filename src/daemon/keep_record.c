@@ -9,12 +9,12 @@
 #include "base/le.h"
 #include "codec/codec.h"
 #include "daemon/sections.h"
+#include "os/file.h"
 #include "os/uffd.h"
 
 #define SLOT_BYTES (64u << 10)
 #define BYTES_AT   (2 * SLOT_BYTES)
 #define BYTES_MAX  (128u << 10)
-#define HEAD_BYTES 24 /* of a slot's sections: up to its length */
 
 /* Numbers are files' for ever. */
 enum tag {
@@ -128,50 +128,13 @@ static void add_all(struct cis_sections *s, const struct keep_record *r, uint64_
 	add_u64s(s, TAG_COUNTERS, 2, (uint64_t[]){ r->next_conn, r->generation });
 }
 
-static int write_at(int fd, const uint8_t *p, size_t len, uint64_t at)
-{
-	while (len) {
-		ssize_t n = pwrite(fd, p, len, (off_t)at);
-
-		if (n < 0)
-			return -errno;
-		p += n;
-		at += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
-/* Return: bytes read, fewer than @len at the end; -errno. */
-static ssize_t read_at(int fd, uint8_t *p, size_t len, uint64_t at)
-{
-	size_t done = 0;
-
-	while (done < len) {
-		ssize_t n = pread(fd, p + done, len - done, (off_t)(at + done));
-
-		if (n < 0)
-			return -errno;
-		if (!n)
-			break;
-		done += (size_t)n;
-	}
-	return (ssize_t)done;
-}
-
 int keep_record_write(int fd, uint64_t *seq, const struct keep_record *record)
 {
 	struct cis_sections s = { 0 };
-	const void *bytes;
-	size_t len;
 	int r;
 
 	add_all(&s, record, *seq + 1);
-	r = cis_sections_finish(&s, &bytes, &len);
-	if (!r && len > SLOT_BYTES)
-		r = -E2BIG;
-	if (!r)
-		r = write_at(fd, bytes, len, (*seq + 1) % 2 * SLOT_BYTES);
+	r = cis_sections_put(&s, fd, (*seq + 1) % 2 * SLOT_BYTES, SLOT_BYTES);
 	if (!r)
 		++*seq;
 	cis_sections_fini(&s);
@@ -180,7 +143,7 @@ int keep_record_write(int fd, uint64_t *seq, const struct keep_record *record)
 
 int keep_bytes_write(int fd, uint64_t at, const void *bytes, size_t len, uint64_t *crc)
 {
-	int r = write_at(fd, bytes, len, BYTES_AT + at);
+	int r = cis_fd_write(fd, BYTES_AT + at, bytes, len);
 
 	if (!r)
 		*crc = cis_crc64(*crc, bytes, len);
@@ -290,14 +253,8 @@ static int read_slot(int fd, unsigned slot, uint8_t *buf, struct keep_record *re
 	struct cis_sections_reader reader;
 	struct keep_record r = { 0 };
 	struct cis_section s;
-	ssize_t n = read_at(fd, buf, SLOT_BYTES, slot * SLOT_BYTES);
-	uint64_t len;
-	int rc;
+	int rc = cis_sections_get(fd, slot * SLOT_BYTES, buf, SLOT_BYTES, &reader, err);
 
-	if (n < 0)
-		return cis_fail(err, (int)-n, "record: %s", strerror((int)-n));
-	len = n < HEAD_BYTES ? 0 : cis_le64(buf + HEAD_BYTES - 8);
-	rc = cis_sections_open(buf, len <= (uint64_t)n ? len : 0, &reader, err);
 	if (rc)
 		return rc;
 	while (cis_sections_next(&reader, &s))
@@ -331,12 +288,11 @@ int keep_record_read(int fd, struct keep_record *ret, void **ret_buf, struct cis
 int keep_bytes_read(int fd, const struct keep_record *record, void **ret, struct cis_error *err)
 {
 	uint8_t *buf = malloc(record->bytes_len + 1);
-	ssize_t n;
+	size_t n;
 
 	if (!buf)
 		return cis_fail(err, ENOMEM, "record: no memory");
-	n = read_at(fd, buf, record->bytes_len, BYTES_AT);
-	if (n != (ssize_t)record->bytes_len || cis_crc64(0, buf, record->bytes_len) != record->bytes_crc) {
+	if (cis_fd_read(fd, BYTES_AT, buf, record->bytes_len, &n) || n != record->bytes_len || cis_crc64(0, buf, record->bytes_len) != record->bytes_crc) {
 		free(buf);
 		return cis_fail(err, EBADMSG, "record: what the client sent is damaged");
 	}

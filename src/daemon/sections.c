@@ -10,8 +10,11 @@
 
 #include "base/le.h"
 #include "codec/codec.h"
+#include "os/file.h"
 
 #define HEAD_BYTES    32u
+#define LEN_AT	      16u
+#define FIRST_BYTES   4096u /* that are read before it is known how many there are */
 #define SECTION_BYTES 16u
 #define VERSION	      1u
 #define SEALS	      (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
@@ -88,19 +91,6 @@ int cis_sections_finish(struct cis_sections *s, const void **ret, size_t *ret_le
 	return 0;
 }
 
-static int write_all(int fd, const uint8_t *p, size_t len)
-{
-	while (len) {
-		ssize_t n = write(fd, p, len);
-
-		if (n < 0)
-			return -errno;
-		p += n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
 int cis_sections_seal(struct cis_sections *s, const char *name, int *ret_fd)
 {
 	const void *bytes;
@@ -112,7 +102,7 @@ int cis_sections_seal(struct cis_sections *s, const char *name, int *ret_fd)
 	fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0)
 		return -errno;
-	rc = write_all(fd, bytes, len);
+	rc = cis_fd_write(fd, 0, bytes, len);
 	if (!rc && fcntl(fd, F_ADD_SEALS, SEALS))
 		rc = -errno;
 	if (rc) {
@@ -121,6 +111,17 @@ int cis_sections_seal(struct cis_sections *s, const char *name, int *ret_fd)
 	}
 	*ret_fd = fd;
 	return 0;
+}
+
+int cis_sections_put(struct cis_sections *s, int fd, uint64_t at, size_t room)
+{
+	const void *bytes;
+	size_t len;
+	int rc = cis_sections_finish(s, &bytes, &len);
+
+	if (rc || len > room)
+		return rc ? rc : -E2BIG;
+	return cis_fd_write(fd, at, bytes, len);
 }
 
 void cis_sections_fini(struct cis_sections *s)
@@ -174,6 +175,21 @@ bool cis_sections_next(struct cis_sections_reader *r, struct cis_section *ret)
 				     (size_t)cis_le64(r->at + 8) };
 	r->at += SECTION_BYTES + ((ret->len + 7) & ~(size_t)7);
 	return true;
+}
+
+int cis_sections_get(int fd, uint64_t at, void *buf, size_t room, struct cis_sections_reader *ret, struct cis_error *err)
+{
+	size_t n, first = room < FIRST_BYTES ? room : FIRST_BYTES;
+	int rc = cis_fd_read(fd, at, buf, first, &n);
+	uint64_t len = !rc && n >= HEAD_BYTES ? cis_le64((const uint8_t *)buf + LEN_AT) : 0;
+
+	if (!rc && n == first && len > first && len <= room) {
+		rc = cis_fd_read(fd, at + first, (uint8_t *)buf + first, (size_t)len - first, &n);
+		n += first;
+	}
+	if (rc)
+		return cis_fail(err, -rc, "sections: %s", strerror(-rc));
+	return cis_sections_open(buf, len <= n ? (size_t)len : 0, ret, err);
 }
 
 int cis_sections_load(int fd, bool sealed, void **ret, size_t *ret_len, struct cis_error *err)

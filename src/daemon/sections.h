@@ -43,6 +43,8 @@ void cis_sections_add(struct cis_sections *s, uint32_t tag, uint32_t flags, cons
 int cis_sections_finish(struct cis_sections *s, const void **ret, size_t *ret_len);
 /** cis_sections_seal() - finish it as a memfd that nobody can change.  Return: 0, -ENOMEM, -E2BIG, of memfd_create(). */
 int cis_sections_seal(struct cis_sections *s, const char *name, int *ret_fd);
+/** cis_sections_put() - finish it and write it at @at, where there are @room bytes.  Return: 0, -ENOMEM, -E2BIG, of the file. */
+int cis_sections_put(struct cis_sections *s, int fd, uint64_t at, size_t room);
 void cis_sections_fini(struct cis_sections *s);
 
 /** struct cis_sections_reader - over bytes that must stay */
@@ -53,6 +55,8 @@ struct cis_sections_reader {
 
 /** cis_sections_open() - check head, sizes and checksum of all.  Return: 0, -EBADMSG, -EPROTONOSUPPORT. */
 int cis_sections_open(const void *bytes, size_t len, struct cis_sections_reader *ret, struct cis_error *err);
+/** cis_sections_get() - open what cis_sections_put() has written there; @buf of @room bytes must stay.  Return: likewise, of the file. */
+int cis_sections_get(int fd, uint64_t at, void *buf, size_t room, struct cis_sections_reader *ret, struct cis_error *err);
 /** cis_sections_next() - @ret points into the bytes.  Return: false past the last. */
 bool cis_sections_next(struct cis_sections_reader *r, struct cis_section *ret);
 
