@@ -108,7 +108,6 @@ void cis_guest_forget(struct cis_guest *g)
 	cis_guest_table_remove(g);
 	g->engine->has_forgotten = true;
 	call_watches(g, true);
-	g->last.stats.killed = g->killed;
 	cis_metrics_forget(g->engine, &g->last.stats);
 	free_guest(g);
 }
@@ -438,7 +437,6 @@ bool cis_guest_report(struct cis_guest *g, struct cis_seat_report *ret)
 		cis_seat_report(g->seat, ret);
 	else
 		*ret = g->last;
-	ret->stats.killed = g->killed;
 	return g->regions != NULL;
 }
 

@@ -79,7 +79,6 @@ struct cis_guest {
 	bool leaving, deleted, paused, draining, handed;
 	unsigned nr_pages_named; /* that failed, in this second; and those that were only counted */
 	uint64_t nr_pages_unnamed;
-	uint64_t killed; /* by its policy, 0 or 1 */
 	struct cis_seat_report last; /* of a guest that has gone, as its pages */
 	uint64_t last_pages[CIS_PAGE_STATES];
 	uint32_t *trace;	     /* recorded by a guest that went before it was stopped */

@@ -235,7 +235,8 @@ static void page_failed(struct cis_guest *g, const struct cis_notice *n)
 
 	if (n->outcome == CIS_OUTCOME_KILL)
 		rc = pidfd >= 0 ? cis_pidfd_kill(pidfd, SIGKILL) : -ESRCH;
-	g->killed += n->outcome == CIS_OUTCOME_KILL && !rc;
+	if (n->outcome == CIS_OUTCOME_KILL && !rc)
+		cis_seat_killed(g->seat);
 	snprintf(text, sizeof(text), "%s, %s", n->err.text, rc ? "guest could not be killed and waits" : what[n->outcome]);
 	if (log)
 		cis_log(CIS_LOG_ERROR, "guest=%s page=%llu %s", g->id, (unsigned long long)n->pgno, text);

@@ -262,7 +262,7 @@ static void hold_back(struct cis_seat *seat, unsigned events)
 	if (seat->full_ns <= now + burst_ns)
 		return;
 	seat->held_ns = seat->full_ns - burst_ns;
-	seat->held_back++;
+	cis_pager_held_back(seat->pager);
 	hear(seat, false);
 }
 
@@ -431,6 +431,11 @@ void cis_seat_destroy(struct cis_seat *seat)
 	free(seat);
 }
 
+void cis_seat_killed(struct cis_seat *seat)
+{
+	cis_pager_killed(seat->pager);
+}
+
 void cis_seat_pages(const struct cis_seat *seat, uint64_t *ret)
 {
 	cis_pager_pages(seat->pager, ret);
@@ -450,7 +455,6 @@ static void report(void *arg)
 	struct cis_pager *p = ask->seat->pager;
 
 	ask->report->stats = *cis_pager_stats(p);
-	ask->report->stats.held_back = ask->seat->held_back;
 	ask->report->recording = cis_pager_recording(p);
 	ask->report->recorded = cis_pager_recorded(p);
 	ask->report->memory_bytes = cis_pager_memory(p);

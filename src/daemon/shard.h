@@ -103,6 +103,9 @@ struct cis_seat_report {
 /** cis_seat_report() - asks the shard and waits for it; control thread. */
 void cis_seat_report(struct cis_seat *seat, struct cis_seat_report *ret);
 
+/** cis_seat_killed() - whoever runs the guest was, by its policy; control thread. */
+void cis_seat_killed(struct cis_seat *seat);
+
 /** cis_seat_pages() - its pages by state, without asking the shard; @ret has CIS_PAGE_STATES entries. */
 void cis_seat_pages(const struct cis_seat *seat, uint64_t *ret);
 

@@ -34,7 +34,7 @@ struct cis_seat {
 	enum cis_fill fill, told;
 	bool detach, adopted, leaving, left, pausing, paused, is_timed;
 	unsigned jobs_out;
-	uint64_t event_ns, burst, full_ns, held_ns, held_back; /* its rate, see hold_back(); held_ns: until then, 0: it is not */
+	uint64_t event_ns, burst, full_ns, held_ns; /* its rate, see hold_back(); held_ns: until then, 0: it is not */
 	void (*notice)(void *notice);
 	void *ctx;
 	struct cis_seat *next_timed;

@@ -272,6 +272,16 @@ const struct cis_pager_stats *cis_pager_stats(const struct cis_pager *p)
 	return p->stats;
 }
 
+void cis_pager_held_back(struct cis_pager *p)
+{
+	p->stats->held_back++;
+}
+
+void cis_pager_killed(struct cis_pager *p)
+{
+	p->stats->killed++;
+}
+
 /* Counts that are read while pages move may not fit each other; none is below 0. */
 void cis_pager_pages(const struct cis_pager *p, uint64_t *ret)
 {

@@ -112,8 +112,8 @@ struct cis_pager_stats {
 	uint64_t errors_read, errors_timeout, errors_damaged; /* reads that failed, took too long, or gave wrong bytes */
 	uint64_t retries;	   /* reads tried again */
 	uint64_t poisoned, stalled, recovered; /* pages that could not be produced, by what was done; recovered: came after all */
-	uint64_t held_back;	   /* times that its rate was reached; the shard's */
-	uint64_t killed;	   /* guests, 0 or 1; the engine's, which does it */
+	uint64_t held_back;	   /* times that its rate was reached; counted by the shard */
+	uint64_t killed;	   /* guests, 0 or 1; by the engine, which does it */
 	uint64_t again;		   /* EAGAIN from the kernel */
 	struct cis_hist fault_ns;  /* from reading the event to waking the guest */
 	struct cis_hist queue_ns, read_ns, decode_ns, verify_ns, install_ns; /* by stage: of every eighth read */
@@ -248,6 +248,10 @@ bool cis_pager_pause(struct cis_pager *p);
 void cis_pager_resume(struct cis_pager *p);
 
 const struct cis_pager_stats *cis_pager_stats(const struct cis_pager *p);
+
+/** cis_pager_held_back() - count that on the shard; cis_pager_killed() - and that, on any thread, which is always the same. */
+void cis_pager_held_back(struct cis_pager *p);
+void cis_pager_killed(struct cis_pager *p);
 
 /** cis_pager_pages() - pages by state, counted as they change; @ret has CIS_PAGE_STATES entries.  Any thread. */
 void cis_pager_pages(const struct cis_pager *p, uint64_t *ret);
