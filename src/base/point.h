@@ -93,6 +93,10 @@
 	X(standby_read)	   /* what was handed over is read, no guest is seated */                             \
 	X(standby_seated)  /* all are, the keeper is told next */                                             \
 	X(standby_goes)	   /* it was told to serve */                                                                  \
+	/* the ledger */                                                                                     \
+	X(ledger_buried)   /* a guest that goes is written, the keeper knows it still */                      \
+	X(ledger_summed)   /* a guest that is forgotten is in the sums, and in its slot */                    \
+	X(ledger_cleared)  /* in the sums alone */                                                            \
 	/* the keeper, when an engine has ended */                                                            \
 	X(keeper_engine_ended) /* its last thread has, its last words are unread */                           \
 	X(keeper_heard_out)    /* they are obeyed, its wire is closed */                                      \

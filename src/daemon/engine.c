@@ -17,6 +17,7 @@
 #include "daemon/guest_int.h"
 #include "daemon/handover.h"
 #include "daemon/harden.h"
+#include "daemon/ledger.h"
 #include "daemon/log.h"
 #include "os/uffd.h"
 
@@ -225,6 +226,8 @@ static int start(struct cis_engine *e, int wire, struct cis_error *err)
 static void end(struct cis_engine *e)
 {
 	cis_api_destroy(e->api);
+	cis_ledger_destroy(e->ledger); /* it says what was, if anybody asks */
+	e->ledger = NULL;
 	while (e->nr_guests)
 		cis_guest_forget(e->guests[0]); /* all are gone */
 	free(e->guests);

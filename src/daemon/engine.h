@@ -19,6 +19,7 @@ struct cis_api;
 struct cis_events;
 struct cis_guest;
 struct cis_awake;
+struct cis_ledger;
 
 struct cis_conn;
 
@@ -88,6 +89,7 @@ struct cis_engine {
 	struct cis_layers *layers; /* of guests that name none, or NULL */
 	struct cis_image_use *images;
 	size_t nr_images;
+	struct cis_ledger *ledger; /* NULL: the keeper has none */
 	struct cis_pager_stats past; /* of all guests that are forgotten */
 	struct cis_request *drain_asked; /* who waits for all guests to be independent, or NULL */
 	bool drain_stop;		 /* each is let go as soon as it is */

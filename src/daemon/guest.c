@@ -12,6 +12,7 @@
 #include "daemon/drain.h"
 #include "daemon/events.h"
 #include "daemon/guest_int.h"
+#include "daemon/ledger.h"
 #include "daemon/request.h"
 #include "image/trace.h"
 #include "os/memfd.h"
@@ -20,8 +21,6 @@
 #include "os/uffd.h"
 #include <signal.h>
 #include <unistd.h>
-
-#define GONE_MAX 1024u /* gone guests that stay listed */
 
 static const char *const state_names[] = { "expected", "filling", "filled", "independent", "gone" };
 
@@ -109,6 +108,7 @@ void cis_guest_forget(struct cis_guest *g)
 	g->engine->has_forgotten = true;
 	call_watches(g, true);
 	cis_metrics_forget(g->engine, &g->last.stats);
+	cis_ledger_forget(g);
 	free_guest(g);
 }
 
@@ -134,7 +134,8 @@ void cis_guest_release(struct cis_guest *g)
 	g->layers = NULL;
 }
 
-static void drop_oldest_gone(struct cis_engine *e)
+/* Return: whether there was one too many. */
+static bool drop_oldest_gone(struct cis_engine *e)
 {
 	struct cis_guest *oldest = NULL;
 	size_t gone = 0;
@@ -148,18 +149,27 @@ static void drop_oldest_gone(struct cis_engine *e)
 		if (!oldest || g->serial < oldest->serial)
 			oldest = g;
 	}
-	if (gone > GONE_MAX)
-		cis_guest_forget(oldest);
+	if (gone <= CIS_GONE_MAX)
+		return false;
+	cis_guest_forget(oldest);
+	return true;
+}
+
+void cis_guests_drop_gone(struct cis_engine *e)
+{
+	while (!cis_ledger_is_unread(e) && drop_oldest_gone(e))
+		;
 }
 
 void cis_guest_bury(struct cis_guest *g)
 {
+	cis_ledger_bury(g);
 	cis_guest_release(g);
 	cis_guest_move(g, CIS_GUEST_GONE);
 	if (g->deleted)
 		cis_guest_forget(g);
 	else
-		drop_oldest_gone(g->engine);
+		cis_guests_drop_gone(g->engine);
 }
 
 static void drop_trace(struct cis_guest *g)
@@ -185,6 +195,7 @@ void cis_guest_end(struct cis_guest *g, const char *why)
 		cis_seat_leave(g->seat); /* the rest when it has left */
 		return;
 	}
+	cis_guest_peek(g);
 	cis_guest_bury(g);
 }
 

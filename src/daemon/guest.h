@@ -21,6 +21,7 @@ const char *cis_guest_state_name(enum cis_guest_state state);
 int cis_guest_state_parse(const char *text);
 
 #define CIS_GUEST_ID_MAX 64
+#define CIS_GONE_MAX	 1024u /* gone guests that stay listed */
 
 /** struct cis_guest_opts - what PUT /v1/guests/{id} says; strings are copied */
 struct cis_guest_opts {
@@ -79,6 +80,8 @@ struct cis_guest {
 	bool leaving, deleted, paused, draining, handed;
 	unsigned nr_pages_named; /* that failed, in this second; and those that were only counted */
 	uint64_t nr_pages_unnamed;
+	unsigned ledger_slot; /* of one that has gone; 0: none */
+	bool is_known; /* what it had counted when it could not be served */
 	struct cis_seat_report last; /* of a guest that has gone, as its pages */
 	uint64_t last_pages[CIS_PAGE_STATES];
 	uint32_t *trace;	     /* recorded by a guest that went before it was stopped */

@@ -36,6 +36,9 @@ void cis_guest_end(struct cis_guest *g, const char *why);
 /** cis_guest_bury() - release it and list it as gone, or forget it when it was deleted.  It may be freed. */
 void cis_guest_bury(struct cis_guest *g);
 
+/** cis_guests_drop_gone() - forget the oldest of those that have gone while there are too many. */
+void cis_guests_drop_gone(struct cis_engine *e);
+
 /** cis_guest_forget() - out of the table, freed; nothing of it is left. */
 void cis_guest_forget(struct cis_guest *g);
 
@@ -73,6 +76,9 @@ int cis_guest_convert(struct cis_guest *g, unsigned layout, int *ret_fd, struct 
 
 /** cis_guest_begin() - serve it from now on. */
 void cis_guest_begin(struct cis_guest *g);
+
+/** cis_guest_peek() - what it has counted, and its pages, of one that has no seat: for as long as it gets none. */
+void cis_guest_peek(struct cis_guest *g);
 
 /** cis_guest_close() - what cis_guest_open() and cis_guest_seat() have made, but for the image. */
 void cis_guest_close(struct cis_guest *g);

@@ -10,6 +10,7 @@
 #include "daemon/events.h"
 #include "daemon/guest_int.h"
 #include "daemon/handover.h"
+#include "daemon/ledger.h"
 #include "daemon/log.h"
 #include "os/sock.h"
 
@@ -37,6 +38,7 @@ static void stall(struct cis_guest *g, const struct cis_error *err)
 	bool again = g->stalled && !strcmp(g->error, err->text);
 
 	cis_guest_close(g);
+	cis_guest_peek(g);
 	g->stalled = true;
 	snprintf(g->error, sizeof(g->error), "%s", err->text);
 	if (again)
@@ -460,4 +462,5 @@ const struct cis_keeper_link_ops cis_guest_link_ops = {
 	.execed = cis_handover_execed,
 	.released = cis_standby_released,
 	.unlistened = cis_standby_unlistened,
+	.ledger = cis_ledger_use,
 };

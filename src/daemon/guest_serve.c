@@ -190,6 +190,35 @@ void cis_guest_preview(struct cis_guest *g)
 		lock_state(g, &st);
 }
 
+/* @st is of a layout that has them. */
+static void read_figures(struct cis_guest *g, const struct cis_state *st)
+{
+	size_t bytes = st->header->stats_bytes < sizeof(g->last.stats) ? st->header->stats_bytes : sizeof(g->last.stats);
+
+	memset(&g->last.stats, 0, sizeof(g->last.stats));
+	memcpy(&g->last.stats, st->stats, bytes);
+	g->last.recorded = st->header->nr_trace;
+}
+
+void cis_guest_peek(struct cis_guest *g)
+{
+	struct cis_conn *c = g->conn;
+	struct cis_state st;
+	void *map;
+
+	if (g->seat || g->is_known || !c || c->state_fd < 0 || cis_memfd_map(c->state_fd, 0, c->state_bytes, &map))
+		return;
+	g->is_known = true; /* nobody changes it until it is served */
+	if (!cis_state_adopt(map, c->state_bytes, &st, NULL)) {
+		memset(g->last_pages, 0, sizeof(g->last_pages));
+		for (uint64_t i = 0; i < st.header->nr_pages; i++)
+			g->last_pages[cis_word_state(st.words[i])]++;
+		if (st.stats)
+			read_figures(g, &st);
+	}
+	cis_memfd_unmap(map, c->state_bytes);
+}
+
 void cis_guest_close(struct cis_guest *g)
 {
 	cis_seat_destroy(g->seat);

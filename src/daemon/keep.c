@@ -22,7 +22,8 @@
 
 void keep_init(struct keep *keep)
 {
-	*keep = (struct keep){ .notify = -1, .dir = -1, .lock = -1, .control_fd = -1, .max_stored = KEEP_STORE_MAX };
+	*keep = (struct keep){ .notify = -1, .dir = -1, .lock = -1, .control_fd = -1, .ledger.fd = -1,
+				.max_stored = KEEP_STORE_MAX };
 }
 
 void keep_fini(struct keep *keep)
@@ -35,6 +36,8 @@ void keep_fini(struct keep *keep)
 		close(keep->lock);
 	if (keep->control_fd >= 0)
 		close(keep->control_fd);
+	if (keep->ledger.fd >= 0)
+		close(keep->ledger.fd);
 	free(keep->manager);
 	free(keep->path);
 	keep_init(keep);
@@ -443,4 +446,18 @@ int keep_control(struct cis_keeper *k, const char *path)
 void keep_control_changed(struct cis_keeper *k)
 {
 	keep_put(k, &k->keep.control, KEEP_BIT_SOCK, "ctl", k->control_fd);
+}
+
+int keep_ledger(struct cis_keeper *k)
+{
+	struct keep_mark *m = &k->keep.ledger;
+
+	if (!ensure_record(k, m, KEEP_LEDGER))
+		keep_put(k, m, KEEP_BIT_RECORD, KEEP_LEDGER, m->fd);
+	return m->fd;
+}
+
+void keep_ledger_end(struct cis_keeper *k)
+{
+	keep_remove(k, &k->keep.ledger, KEEP_BIT_RECORD, KEEP_LEDGER);
 }

@@ -4,7 +4,8 @@
  * Of every connection and listener there is a record (keep_record.h), kept up to date as things change, and under systemd
  * every descriptor is in its descriptor store.  Names: `ctl` the control socket, `l3` a listener and `l3.r` its record,
  * `c12.s` the socket of a connection, `c12.r` its record, `c12.m` or `c12.n` its state memfd, `c12.0`... what its client handed over.
- * Records and state memfds are files of these names in the keep folder where there is one, so that they outlive the
+ * `ledger` is what engines leave to each other beside the states of guests.
+ * Records, state memfds and ledger are files of these names in the keep folder where there is one, so that they outlive the
  * service too; else they are memfds, and in the store with the rest.
  *
  * The order makes each instant good to be killed at: what a client sends is left in its socket until its descriptors are
@@ -26,6 +27,7 @@ struct listener;
 
 #define KEEP_STORE_MAX 12288 /* names that fit the one environment string in which they come back; FileDescriptorStoreMax= */
 #define KEEP_NAME_BYTES 32
+#define KEEP_LEDGER	"ledger"
 #define KEEP_FREE_FROM	16 /* descriptors above are out of the way of those that an engine finds under fixed numbers */
 
 /**
@@ -79,6 +81,7 @@ struct keep {
 	char boot[37];
 	int control_fd; /* of a keeper before, until it is asked for */
 	struct keep_mark control;
+	struct keep_mark ledger;
 };
 
 void keep_init(struct keep *keep);
@@ -136,6 +139,11 @@ void keep_listener_closed(struct listener *l);
 /** keep_control() - the control socket of a keeper before, if it is bound to @path; the caller's.  Return: -1: there is none. */
 int keep_control(struct cis_keeper *k, const char *path);
 void keep_control_changed(struct cis_keeper *k);
+
+/** keep_ledger() - the file, made if there is none; the keep's.  Return: -1: it cannot be. */
+int keep_ledger(struct cis_keeper *k);
+/** keep_ledger_end() - nobody follows: it is removed. */
+void keep_ledger_end(struct cis_keeper *k);
 
 /** names_add() - @fd is its own, also on failure.  Return: 0, -ENOMEM, -EEXIST. */
 int names_add(struct keep_names *n, const char *name, int fd, unsigned where);

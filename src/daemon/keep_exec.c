@@ -70,6 +70,7 @@ static void put_all(FILE *f, struct cis_keeper *k)
 	fprintf(f, "keeper %d %d %d %" PRIu64 " %" PRIu64 "\n", k->old_oom, k->was_ready, k->is_stopping, k->next_conn,
 		k->generation);
 	put_fd(f, &k->keep.control, KEEP_BIT_SOCK, "ctl", k->control_fd);
+	put_fd(f, &k->keep.ledger, KEEP_BIT_RECORD, KEEP_LEDGER, k->keep.ledger.fd);
 	put_fd(f, NULL, 0, "lock", k->keep.lock);
 	for (struct listener *l = k->listeners; l; l = l->next)
 		put_listener(f, l);

@@ -142,11 +142,13 @@ int keep_folder_open(struct keep *keep, const char *path, bool is_wish, struct c
 	return r;
 }
 
-/* "c12.r", "c12.m", "l3.r" and the like. */
+/* "c12.r", "c12.m", "l3.r" and the like, and "ledger". */
 static bool is_ours(const char *name)
 {
 	const char *at = name + 1;
 
+	if (!strcmp(name, KEEP_LEDGER))
+		return true;
 	if (*name != 'c' && *name != 'l')
 		return false;
 	while (isdigit((unsigned char)*at))

@@ -437,14 +437,15 @@ int cis_keeper_gather(struct cis_keeper *k, const struct cis_keep_opts *opts, st
 	for (size_t i = 0; i < names.nr; i++)
 		k->keep.nr_stored += names.names[i].where & KEEP_IS_STORED;
 	k->keep.control_fd = take(&names, "ctl", &k->keep.control, KEEP_BIT_SOCK);
+	k->keep.ledger.fd = take(&names, KEEP_LEDGER, &k->keep.ledger, KEEP_BIT_RECORD);
 	k->keep.is_gathering = true;
 	r = restore_all(k, &names);
 	adopt_sockets(k, &names);
 	if (!r)
 		r = keep_exec_resume(k);
-	k->keep.is_gathering = false;
 	if (!has_engine(k))
-		conns_drop(k, conn_is_over);
+		conns_drop(k, conn_is_done);
+	k->keep.is_gathering = false;
 	if (r)
 		r = cis_fail(err, -r, "keeper: what was handed over cannot be taken: %s", strerror(-r));
 	hold_strays(&names);

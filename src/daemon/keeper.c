@@ -184,6 +184,7 @@ void cis_keeper_destroy(struct cis_keeper *k)
 	control_close(k);
 	argv_free(k->argv);
 	argv_free(k->envp);
+	keep_ledger_end(k);
 	keep_fini(&k->keep);
 	watch_close(&k->signals);
 	if (k->spare >= 0)

@@ -16,7 +16,8 @@
  * It ends: on SIGTERM or SIGINT, as soon as no guest is left and the engine, which is told to stop,
  * has ended; and without a signal when no guest is held and no engine ever served, so that a wrong
  * configuration is an error and no endless loop.  A guest is a connection that has said something and was not
- * released.  While there is no engine, a guest whose process ends is released by the keeper itself.
+ * released.  While there is no engine, a guest whose process ends is released by the keeper itself, if no engine has served it
+ * or sixteen have ended since.
  */
 #ifndef CIS_DAEMON_KEEPER_H
 #define CIS_DAEMON_KEEPER_H

@@ -11,6 +11,8 @@
 #include "os/pidfd.h"
 #include "os/proc.h"
 
+#define ENGINES_MAX 16u /* that may end before a guest that has ended is let go without one */
+
 static struct conn **bucket(struct cis_keeper *k, uint64_t id)
 {
 	return &k->buckets[id % KEEPER_BUCKETS];
@@ -36,6 +38,38 @@ bool conn_is_over(const struct conn *c)
 	return c->is_exited || (c->is_eof && conn_is_silent(c));
 }
 
+/*
+ * A guest that was served and ends while there is no engine is let go by the next one, which knows what it has counted.  But
+ * one that engines die of is not to keep them coming.
+ */
+static bool is_left_to_engine(const struct conn *c)
+{
+	const struct cis_keeper *k = c->sock.k;
+
+	return c->note && (k->argv || k->keep.is_gathering) && c->nr_engines < ENGINES_MAX;
+}
+
+bool conn_is_done(const struct conn *c)
+{
+	return conn_is_over(c) && !is_left_to_engine(c);
+}
+
+static void say_if_lost(struct conn *c)
+{
+	if (c->nr_engines == ENGINES_MAX && c->note)
+		cis_log(CIS_LOG_ERROR, "keeper: connection %llu, pid %d, has ended, and %u engines since: it is let go without one",
+			(unsigned long long)c->id, (int)c->peer.pid, ENGINES_MAX);
+}
+
+void conns_engine_gone(struct cis_keeper *k)
+{
+	for (size_t i = 0; i < KEEPER_BUCKETS; i++)
+		for (struct conn *c = k->buckets[i]; c; c = c->next)
+			c->nr_engines += conn_is_over(c);
+	conns_each(k, say_if_lost);
+	conns_drop(k, conn_is_done);
+}
+
 bool conn_is_any(const struct conn *c)
 {
 	return true;
@@ -49,7 +83,8 @@ void conn_changed(struct conn *c)
 		c->is_guest = true;
 		k->nr_guests++;
 	}
-	if (conn_is_over(c) && (conn_is_silent(c) || c->waits_for || !(has_engine(k) || k->keep.is_gathering))) {
+	if (conn_is_over(c) &&
+	    (conn_is_silent(c) || c->waits_for || (conn_is_done(c) && !has_engine(k) && !k->keep.is_gathering))) {
 		conn_release(k, c);
 		return;
 	}

@@ -145,6 +145,15 @@ static int tell_go(struct engine *e)
 	return tell_due(e, DUE_GO, &(struct cis_wire_msg){ .type = CIS_WIRE_GO, .arg = paused_ns });
 }
 
+static int tell_ledger(struct engine *e)
+{
+	int fd = e->due & DUE_LEDGER ? keep_ledger(e->wire.k) : -1;
+
+	if (fd < 0)
+		e->due &= ~(unsigned)DUE_LEDGER; /* it does without */
+	return tell_due(e, DUE_LEDGER, &(struct cis_wire_msg){ .type = CIS_WIRE_LEDGER, .fds = &fd, .nr_fds = 1 });
+}
+
 /* Where one engine follows another. */
 static int tell_succession(struct engine *e)
 {
@@ -172,6 +181,7 @@ static int tell_all(struct engine *e)
 
 	if (r || !e->has_hello)
 		return r;
+	r = tell_ledger(e);
 	while (e->untold && !r) {
 		struct untold *u = e->untold;
 
@@ -364,7 +374,7 @@ void engine_close(struct engine *e)
 	e->nr_gone = e->room_gone = 0;
 	if (e == k->serving) {
 		listeners_drop_failed(k);
-		conns_drop(k, conn_is_over);
+		conns_engine_gone(k);
 	}
 	if (!e->pid)
 		engine_gone(e, "has closed its wire");
@@ -418,7 +428,7 @@ int engine_connect(struct cis_keeper *k, struct engine *e, int fd, enum engine_r
 	e->generation = ++k->generation;
 	e->started_ns = keeper_now(k);
 	e->has_hello = e->is_full = e->has_ended = false;
-	e->due = DUE_ROLE | DUE_REPLAYED | (k->is_stopping && role == ENGINE_SERVES ? DUE_STOP : 0);
+	e->due = DUE_ROLE | DUE_LEDGER | DUE_REPLAYED | (k->is_stopping && role == ENGINE_SERVES ? DUE_STOP : 0);
 	e->untold = NULL;
 	e->untold_end = &e->untold;
 	if (role == ENGINE_SERVES)
@@ -439,6 +449,7 @@ int engine_resume(struct cis_keeper *k, struct engine *e, int fd, uint64_t gener
 	e->started_ns = keeper_now(k);
 	e->has_hello = true;
 	e->hello = *hello;
+	e->due = DUE_LEDGER; /* the keeper before may not have known of it */
 	e->untold_end = &e->untold;
 	k->serving = e;
 	return 0;

@@ -59,6 +59,7 @@ enum engine_due {
 	DUE_LET_GO = 128,
 	DUE_STOP = 256,
 	DUE_EXECED = 512,
+	DUE_LEDGER = 1024,
 };
 
 /** struct answer - to a request of an engine: errno, 0, and why */
@@ -183,6 +184,7 @@ struct conn {
 	int error;
 	const char *why;
 	bool is_guest, is_eof, is_exited, wants_state;
+	unsigned nr_engines; /* that have served and ended since it was over */
 	bool is_orphan; /* not all of it is here: it is held, and engines are told that it waits */
 	uint64_t waits_for; /* it came where that one is waited for; 0: it is one of its own */
 	struct cis_wire_listen where; /* it came from, without a note */
@@ -365,6 +367,10 @@ void conns_drop(struct cis_keeper *k, bool (*match)(const struct conn *c));
 void conns_each(struct cis_keeper *k, void (*fn)(struct conn *c));
 bool conn_is_silent(const struct conn *c);
 bool conn_is_over(const struct conn *c);
+/** conn_is_done() - it is, and no engine need look at it any more. */
+bool conn_is_done(const struct conn *c);
+/** conns_engine_gone() - the one that served has closed its wire. */
+void conns_engine_gone(struct cis_keeper *k);
 bool conn_is_any(const struct conn *c);
 
 #endif

@@ -85,6 +85,14 @@ static void told_quiesce(struct cis_keeper_link *link, const struct cis_wire_msg
 		cis_keeper_link_handover(link, -1, EPROTO, "the engine that follows says who it is in a way that makes no sense");
 }
 
+static bool told_ledger(struct cis_keeper_link *link, const struct cis_wire_msg *msg)
+{
+	if (msg->nr_fds != 1)
+		return false;
+	link->ops->ledger(link->ctx, msg->fds[0]);
+	return true;
+}
+
 static bool told_take(struct cis_keeper_link *link, const struct cis_wire_msg *msg)
 {
 	if (msg->nr_fds != 1)
@@ -108,6 +116,8 @@ static bool dispatch_succession(struct cis_keeper_link *link, const struct cis_w
 		told_quiesce(link, msg);
 	else if (msg->type == CIS_WIRE_TAKE && ops->take)
 		return told_take(link, msg);
+	else if (msg->type == CIS_WIRE_LEDGER && ops->ledger)
+		return told_ledger(link, msg);
 	else if (msg->type == CIS_WIRE_RESUME && ops->resume)
 		ops->resume(link->ctx, (int)msg->error, why);
 	else if (msg->type == CIS_WIRE_LET_GO && ops->let_go)

@@ -53,6 +53,7 @@ struct cis_keeper_link_ops {
 	void (*released)(void *ctx, uint64_t conn);
 	void (*unlistened)(void *ctx, uint64_t listener);
 	void (*execed)(void *ctx, int error, const char *why);
+	void (*ledger)(void *ctx, int fd);
 };
 
 /** cis_keeper_link_create() - @fd is the link's from now on.  Return: 0, -ENOMEM. */

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "daemon/awake.h"
+#include "daemon/ledger.h"
 #include "daemon/request.h"
 
 /* Upper bounds of the latency buckets that are shown, in ns; the histograms inside are finer. */
@@ -171,7 +171,7 @@ static void print_engine(FILE *f, struct cis_engine *e)
 	head(f, "cistern_images", "gauge", "Open images");
 	fprintf(f, "cistern_images %zu\n", e->nr_images);
 	head(f, "cistern_awake_seconds_total", "counter", "Time for which CPUs were kept from idling deeply");
-	fprintf(f, "cistern_awake_seconds_total %.3f\n", (double)cis_awake_held_ns(e->awake) / 1e9);
+	fprintf(f, "cistern_awake_seconds_total %.3f\n", (double)cis_ledger_awake(e) / 1e9);
 }
 
 static size_t collect(struct cis_engine *e, struct row *rows)
@@ -184,8 +184,10 @@ static size_t collect(struct cis_engine *e, struct row *rows)
 		uint64_t pages[CIS_PAGE_STATES];
 
 		rows[n].guest = g->id;
-		if (!cis_guest_report(g, &rows[n].rep))
+		if (!cis_guest_report(g, &rows[n].rep)) { /* one that cannot be served has counted all the same */
+			add(&rows[0].rep.stats, &rows[n].rep.stats);
 			continue;
+		}
 		cis_guest_pages(g, pages);
 		if (g->state != CIS_GUEST_GONE)
 			rows[n].resident = (pages[CIS_PAGE_RESIDENT] + pages[CIS_PAGE_CLEAN]) << g->page_shift;

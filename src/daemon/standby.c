@@ -7,6 +7,7 @@
 #include "base/point.h"
 #include "daemon/guest_int.h"
 #include "daemon/handover.h"
+#include "daemon/ledger.h"
 
 #define SERIAL_SHIFT 32 /* serials of engines of one keeper never meet: some listeners are remembered by silent connections alone */
 
@@ -109,10 +110,13 @@ void cis_standby_replayed(void *ctx, uint64_t generation)
 	e->generation = generation;
 	if (generation << SERIAL_SHIFT > e->next_serial)
 		e->next_serial = generation << SERIAL_SHIFT;
-	if (e->role == CIS_WIRE_SERVE)
-		serve(e, "took over");
-	else
+	if (e->role == CIS_WIRE_STANDBY) {
 		ready(e, 1, open_all(e, false, &err), &err);
+		return;
+	}
+	cis_ledger_scan(e);
+	serve(e, "took over");
+	cis_ledger_open(e, true);
 }
 
 /* The other engine stands still: from here on states are what they will be. */
@@ -132,8 +136,10 @@ void cis_standby_go(void *ctx, uint64_t paused_ns)
 	struct cis_engine *e = ctx;
 
 	CIS_POINT(standby_goes);
+	cis_ledger_scan(e);
 	serve(e, "was handed");
 	cis_handover_read(e);
+	cis_ledger_open(e, false);
 	cis_log(CIS_LOG_INFO, "engine %llu: the guests stood still for %.3f ms until this engine was told to go",
 		(unsigned long long)e->generation, (double)paused_ns / 1e6);
 }

@@ -62,6 +62,8 @@
  *	RESUME		to the engine that was told to pause: errno and reason: the hand-over has failed, go on
  *	LET_GO		to it: the standby serves; end, and release nothing
  *	GO		to the standby: serve; arg: nanoseconds since QUIESCE was said
+ *	LEDGER		a descriptor: the file in which engines leave to each other what no guest's state has (ledger.h); another
+ *			may come later
  *	EXECED		errno and reason why the keeper did not become another; 0 from the new one
  *
  * A new engine is told everything again as if it had just happened, then REPLAYED: that is all there is to
@@ -123,6 +125,7 @@ enum cis_wire_type {
 	CIS_WIRE_EXECED,
 	CIS_WIRE_RELEASED,
 	CIS_WIRE_UNLISTENED,
+	CIS_WIRE_LEDGER,
 };
 
 enum cis_wire_role { CIS_WIRE_SERVE, CIS_WIRE_STANDBY };

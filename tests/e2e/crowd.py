@@ -60,12 +60,52 @@ class Crowd:
         assert not self.wrong, self.wrong[:3]
 
 
+def counters(text):
+    """{name{labels}: value} of all guests together, of what only ever rises."""
+    values = {}
+    for line in text.splitlines():
+        name, value = line.rsplit(" ", 1)
+        if not line.startswith("#") and 'guest="' not in name and ("_total" in name or name.startswith("cistern_fault_seconds_")):
+            values[name] = float(value)
+    return values
+
+
+class Sums:
+    """Whatever happens, what all guests together have counted never falls."""
+
+    def __init__(self, daemon):
+        self.daemon, self.last, self.wrong, self.looks, self.over = daemon, {}, [], 0, threading.Event()
+        self.thread = threading.Thread(target=self.follow)
+        self.thread.start()
+
+    def look(self):
+        status, text = self.daemon.insist("GET", "/v1/metrics")
+        assert status == 200, (status, text)
+        now = counters(text)
+        self.wrong += [(name, value, now.get(name)) for name, value in self.last.items() if now.get(name, -1) < value]
+        self.last, self.looks = now, self.looks + 1
+
+    def follow(self):
+        try:
+            while not self.over.is_set() and not self.wrong:
+                self.look()
+        except BaseException as error:
+            self.wrong.append(repr(error))
+
+    def end(self):
+        self.over.set()
+        self.thread.join()
+        self.look()
+        assert not self.wrong, self.wrong[:3]
+
+
 def kill_at_random(daemon, crowd, kills, seed=1):
-    source, pause, killed = rig.random.Random(seed), threading.Event(), 0
+    source, pause, killed, sums = rig.random.Random(seed), threading.Event(), 0, Sums(daemon)
     while killed < kills and not crowd.wrong:
         pause.wait(source.choice((0.002, 0.02, 0.1, 0.3)) * source.random())
         killed += daemon.kill_engine() is not None
     crowd.end()
+    sums.end()
     status, health = daemon.insist("GET", "/v1/health")
     assert status == 200 and health["engine"] > kills / 2, health
     print("%d kills, %d guests, all bytes right" % (killed, crowd.served), flush=True)

@@ -18,7 +18,7 @@ from rig import PAGE, Guest, make_image
 PAGES = 256
 TIMES = 1
 # Those of a keeper that dies, and of a standby before it has anything to lose, have tests of their own.
-OTHERS = ("keeper_", "standby_opened")
+OTHERS = ("keeper_", "standby_opened", "ledger_")
 ADOPTING = ("adopt_", "header_")
 GUESTS = [(*kind, "--threads", "3", "--order", "random") for kind in crowd.KINDS]
 

@@ -138,7 +138,7 @@ def who_waits_waits_on(daemon):
     for wait in waits:
         assert wait.communicate(timeout=rig.SECONDS)[0] == "gone\n" and not wait.returncode
     kill(daemon)
-    assert subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 1 # this engine never knew it
+    assert subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0 # that it has gone is known
 
 
 def clients_hear_once_that_they_are_served(daemon):
@@ -166,9 +166,132 @@ def states_and_figures_stay(daemon):
     expect(guest.end(), wrong_pages=0, poisoned=0)
 
 
+def sums_of(daemon):
+    return crowd.counters(daemon.must("GET", "/v1/metrics"))
+
+
+def nothing_falls(daemon, before):
+    now = sums_of(daemon)
+    fallen = [(name, value, now[name]) for name, value in before.items() if now[name] < value]
+    assert not fallen, fallen
+    return now
+
+
+def leave(daemon, name, image, memory, *options, do="read:0-99", **keys):
+    """A guest that has come and gone."""
+    expect(Guest(daemon, daemon.put(name, image, **{"fill": "none", **keys}), "--expect", memory, *options, do=do).end(), wrong_pages=0)
+    daemon.wait(name, "gone")
+
+
+def the_gone_are_listed_on(daemon):
+    """And what they counted is in the sums, whether they are listed or not."""
+    memory, image = make_image(daemon, kind=None)
+    for number in range(3):
+        leave(daemon, "g%d" % number, image, memory, *KINDS[number], do="read,remove:0-9,storm:50")
+    damaged = make_image(daemon, "damaged")
+    rig.overwrite(damaged[1], rig.cold_offset(damaged[1]) + 9 * rig.PAGE, b"DAMAGE")
+    killed = Guest(daemon, daemon.put("killed", damaged[1], fill="none", policy="kill"), "--expect", damaged[0], do="read")
+    assert killed.end() is None
+    daemon.wait("killed", "gone")
+    listed, sums = daemon.must("GET", "/v1/guests"), sums_of(daemon)
+    assert len(listed["guests"]) == 4 and sums['cistern_failures_total{outcome="killed"}'] == 1
+    for _ in range(2):
+        kill(daemon)
+        assert daemon.must("GET", "/v1/guests") == listed
+        sums = nothing_falls(daemon, sums)
+    daemon.must("DELETE", "/v1/guests/g1")
+    daemon.must("PUT", "/v1/guests/g2", {"image": image}) # in the place of the one that has gone
+    listed["guests"] = [guest for guest in listed["guests"] if guest["id"] not in ("g1", "g2")]
+    for _ in range(2):
+        kill(daemon)
+        now = daemon.must("GET", "/v1/guests")["guests"]
+        assert [guest for guest in now if guest["id"] != "g2"] == listed["guests"], now
+        sums = nothing_falls(daemon, sums)
+    leave(daemon, "g1", image, memory)
+    kill(daemon)
+    assert [guest["id"] for guest in daemon.must("GET", "/v1/guests")["guests"]] == ["g0", "g1", "g2", "killed"]
+    nothing_falls(daemon, sums)
+
+
+def the_stalled_are_counted(daemon):
+    """A guest that cannot be served, and one that ends so."""
+    memory, image = make_image(daemon, kind=2)
+    guest = Guest(daemon, daemon.put("a", image, fill="none"), "--expect", memory, do="-")
+    guest.do("read:0-99")
+    sums = sums_of(daemon)
+    os.rename(image, image + ".away")
+    for _ in range(2):
+        kill(daemon)
+        assert daemon.guest("a")["state"] == "stalled"
+        sums = nothing_falls(daemon, sums)
+    guest.kill()
+    while daemon.guest("a")["state"] != "gone":
+        pass
+    sums = nothing_falls(daemon, sums)
+    kill(daemon)
+    nothing_falls(daemon, sums)
+
+
+def whoever_ends_while_there_is_no_engine_is_listed(daemon):
+    memory, image = make_image(daemon, kind=2)
+    guest = Guest(daemon, daemon.put("a", image, fill="none"), "--expect", memory, do="-")
+    guest.do("read:0-99")
+    sums, pid = sums_of(daemon), daemon.engine()
+    os.kill(pid, rig.signal.SIGSTOP) # whatever the guest does is news to the next one
+    guest.kill()
+    daemon.kill_engine()
+    after(daemon, pid)
+    assert daemon.wait("a", "gone")["id"] == "a"
+    nothing_falls(daemon, sums)
+
+
+def armed(daemon, point):
+    """A daemon of its own whose engine dies at the point once a test has made the token."""
+    token, folder = daemon.folder + "/token", daemon.folder + "/" + point
+    os.mkdir(folder)
+    environ = {"CISTERN_POINT": point, "CISTERN_POINT_TOKEN": token}
+    return type("Armed", (rig.Daemon,), {"program": "cisternd-points", "environ": environ, "token": token})(daemon.build, folder, awake_ms=0)
+
+
+def dies_there(daemon, method, path):
+    """What is asked for is done all the same, or not at all."""
+    try:
+        daemon.ask(method, path)
+    except (OSError, rig.http.client.HTTPException):
+        pass
+
+
+def at_each_step_of_the_ledger(daemon):
+    """It dies when a guest that goes, or one that is forgotten, is half way."""
+    memory, image = make_image(daemon, kind=2)
+    for point in ("ledger_buried", "ledger_summed", "ledger_cleared"):
+        with armed(daemon, point) as other:
+            leave(other, "a", image, memory)
+            guest, pid = Guest(other, other.put("b", image, fill="none"), "--expect", memory, do="-"), other.engine()
+            guest.do("read:0-99")
+            sums = sums_of(other)
+            if point != "ledger_buried":
+                guest.kill()
+                other.wait("b", "gone")
+            open(other.token, "w").close()
+            if point == "ledger_buried":
+                guest.kill()
+            else:
+                dies_there(other, "DELETE", "/v1/guests/b")
+            after(other, pid)
+            assert not os.path.exists(other.token), point
+            for name in ("a", "b") if point == "ledger_buried" else ("a",):
+                other.wait(name, "gone")
+            for _ in range(2):
+                assert nothing_falls(other, sums)['cistern_fault_seconds_count{stage="total"}'] == 200, point
+                assert len(other.must("GET", "/v1/guests")["guests"]) == (2 if point == "ledger_buried" else 1), point
+                kill(other)
+
+
 TESTS = [guests_go_on, the_expected_are_expected, an_expected_guest_waits_for_its_image,
          a_guest_without_its_image_waits, whoever_ends_meanwhile_is_gone, recordings_go_on, who_waits_waits_on,
-         clients_hear_once_that_they_are_served, states_and_figures_stay]
+         clients_hear_once_that_they_are_served, states_and_figures_stay, the_gone_are_listed_on, the_stalled_are_counted,
+         whoever_ends_while_there_is_no_engine_is_listed, at_each_step_of_the_ledger]
 for test in TESTS:
     test.said = ("engine was ended",)
 

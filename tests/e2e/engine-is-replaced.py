@@ -68,12 +68,15 @@ def everything_is_told(daemon):
     recorded = Guest(daemon, daemon.put("recorded", image, record=True), "--client", "--expect", memory, do="-")
     recorded.do("read:0-99")
     before, sums = daemon.must("GET", "/v1/guests"), daemon.metrics()
+    counters = crowd.counters(daemon.must("GET", "/v1/metrics"))
     names = [name for name in sums if name.startswith("cistern_faults") or name.startswith("cistern_pages")]
     for _ in range(3):
         upgrade(daemon)
         assert daemon.must("GET", "/v1/guests") == before
         after = daemon.metrics()
         assert [after[name] for name in names] == [sums[name] for name in names]
+        fallen = [name for name in counters if after[name] < counters[name]]
+        assert not fallen, fallen
     served.do("read")
     recorded.do("read:100-199")
     assert daemon.must("PUT", "/v1/guests/recorded/record", {"state": "stop"})["pages"] == 200

@@ -40,7 +40,7 @@ def all_is_let_go(daemon, guest):
     """Of a guest that has gone nothing stays behind."""
     while daemon.insist("GET", "/v1/guests/" + guest)[1].get("state", "gone") != "gone":
         pass
-    while daemon.manager.names() != ["ctl"]:
+    while daemon.manager.names() != ["ctl", "ledger"]:
         pass
 
 
@@ -104,7 +104,7 @@ def guests_go_on_from_files(daemon):
     print("%d kills, %d guests, all bytes right" % (kills, served), flush=True)
     while any(guest["state"] != "gone" for guest in daemon.insist("GET", "/v1/guests")[1]["guests"]):
         pass
-    while kept(daemon.keep) != ["lock"]:
+    while kept(daemon.keep) != ["ledger", "lock"]:
         pass
 
 
@@ -158,7 +158,7 @@ def clients_come_again(daemon):
     for reader in readers.values():
         reader.read(0, PAGES - 1)
         reader.end()
-    while kept(daemon.keep) != ["lock"]:
+    while kept(daemon.keep) != ["ledger", "lock"]:
         pass
 
 
@@ -189,7 +189,7 @@ def an_orphan_that_ends_is_gone(daemon):
     assert daemon.insist("GET", "/v1/guests/a")[1]["state"] == "stalled"
     guest.kill()
     daemon.wait("a", "gone")
-    while kept(daemon.keep) != ["lock"]:
+    while kept(daemon.keep) != ["ledger", "lock"]:
         pass
 
 
@@ -198,16 +198,37 @@ def files_of_the_dead_are_removed(daemon):
     guest = Guest(daemon, daemon.put("a", image, fill="none"), "--expect", memory, do="-")
     guest.do("read:0-9")
     daemon.put("b", image)
-    assert len(kept(daemon.keep)) == 4, kept(daemon.keep) # record and state of a, record of b's socket
+    assert len(kept(daemon.keep)) == 5, kept(daemon.keep) # record and state of a, record of b's socket
     daemon.kill_all()
     guest.kill()
     daemon.revive()
-    while len(kept(daemon.keep)) != 2:
+    while len(kept(daemon.keep)) != 3:
         pass
+    assert daemon.insist("GET", "/v1/guests/a")[1]["state"] == "gone"
     assert daemon.insist("GET", "/v1/guests/b")[1]["state"] == "expected"
     assert daemon.ask("DELETE", "/v1/guests/b")[0] < 300
-    while kept(daemon.keep) != ["lock"]:
+    while kept(daemon.keep) != ["ledger", "lock"]:
         pass
+
+
+def what_was_counted_stays(daemon):
+    """And who has gone is listed, until the daemon ends as it was asked to."""
+    memory, image = make_image(daemon)
+    for name in ("a", "b"):
+        expect(Guest(daemon, daemon.put(name, image), "--expect", memory).end(), wrong_pages=0)
+        daemon.wait(name, "gone")
+    daemon.must("DELETE", "/v1/guests/b")
+    listed, sums = daemon.must("GET", "/v1/guests"), crowd.counters(daemon.must("GET", "/v1/metrics"))
+    for _ in range(2):
+        daemon.restart()
+        assert daemon.insist("GET", "/v1/guests")[1] == listed
+        now = crowd.counters(daemon.must("GET", "/v1/metrics"))
+        fallen = [name for name in sums if now[name] < sums[name]]
+        assert not fallen, fallen
+    daemon.process.send_signal(rig.signal.SIGTERM)
+    daemon.process.wait(rig.SECONDS)
+    daemon.revive()
+    assert daemon.insist("GET", "/v1/guests")[1] == {"guests": []}
 
 
 def an_engine_that_is_left_is_not_doubled(daemon):
@@ -231,10 +252,10 @@ def an_engine_that_is_left_is_not_doubled(daemon):
 def its_manager_hears_of_it(daemon):
     assert daemon.manager.ready.wait(rig.SECONDS)
     daemon.must("GET", "/v1/health")
-    assert daemon.manager.names() == ["ctl"]
+    assert daemon.manager.names() == ["ctl", "ledger"]
     daemon.restart()
     assert daemon.manager.ready.wait(rig.SECONDS)
-    assert daemon.manager.names() == ["ctl"]
+    assert daemon.manager.names() == ["ctl", "ledger"]
 
 
 class Filed(manager.Service):
@@ -257,8 +278,8 @@ class Bound(Filed):
         super().__init__(build, folder, prefix=["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"], **config)
 
 
-STORED = [its_manager_hears_of_it, after_each_message, guests_go_on]
-FILED = [guests_go_on_from_files, files_of_the_dead_are_removed, an_engine_that_is_left_is_not_doubled]
+STORED = [its_manager_hears_of_it, after_each_message, what_was_counted_stays, guests_go_on]
+FILED = [guests_go_on_from_files, what_was_counted_stays, files_of_the_dead_are_removed, an_engine_that_is_left_is_not_doubled]
 BOUND = [clients_come_again, who_cannot_come_again_waits, an_orphan_that_ends_is_gone]
 
 if __name__ == "__main__":

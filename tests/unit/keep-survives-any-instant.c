@@ -472,7 +472,7 @@ static bool run_engine(pid_t guest, int *go)
 		*go = -1;
 	}
 	/* Done is when the guest has come and gone, and nothing of it is kept any more. */
-	while (!(has_ended(guest) && store.nr == 2 && store_has("l7") && store_has("l7.r"))) {
+	while (!(has_ended(guest) && store.nr == 3 && store_has("l7") && store_has("l7.r") && store_has("ledger"))) {
 		act();
 		if (!pump())
 			return false;
@@ -540,6 +540,7 @@ static bool round_of(unsigned last, unsigned *again)
 	*again += WEXITSTATUS(status);
 	store_remove("l7");
 	store_remove("l7.r");
+	store_remove("ledger");
 	unlink(guest_path);
 	return !done;
 }

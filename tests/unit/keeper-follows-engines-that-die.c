@@ -144,6 +144,60 @@ static void test_guest_ends_between_engines(void **state)
 }
 
 /* An engine is started to let guests go, also when the signal came while there was none. */
+/* A process that hands over and ends by the byte that is written to @ret_go. */
+static pid_t start_guest(const char *path, int *ret_go)
+{
+	int go[2], sock;
+	char byte;
+	pid_t pid;
+
+	assert_int_equal(pipe(go), 0);
+	pid = fork();
+	if (!pid) {
+		close(go[1]);
+		if (cis_sock_connect(path, SOCK_STREAM, &sock, NULL) || cis_sock_send_all(sock, "yo", 2, NULL, 0))
+			_exit(1);
+		_exit(read(go[0], &byte, 1) == 1 ? 0 : 2);
+	}
+	close(go[0]);
+	*ret_go = go[1];
+	return pid;
+}
+
+/* One that was served and has ended is left to the next engine, which knows what it has counted; but not for ever. */
+static void test_who_was_served_is_left_to_an_engine(void **state)
+{
+	struct puppet *p = show_start(show.self);
+	int go, guest = show_guest(p, 1);
+	pid_t pid = start_guest(show_path("g1"), &go);
+	uint64_t conn;
+	size_t nr = 1;
+
+	until(heard(p, CIS_WIRE_BYTES) == 2);
+	conn = word(p, CIS_WIRE_BYTES)->msg.id;
+	say(p, .type = CIS_WIRE_NOTE, .id = conn, .body = "served", .body_len = 6);
+	say(p, .type = CIS_WIRE_RELEASE, .id = conn - 1);
+	quiet();
+	puppet_ends(p, 128 + SIGKILL);
+	until(puppet_is_gone(p));
+	assert_int_equal(write(go, "g", 1), 1);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	for (; nr <= 16; nr++) {
+		pass(1000);
+		until(show.nr_puppets == nr + 1 && heard(&show.puppets[nr], CIS_WIRE_REPLAYED));
+		p = &show.puppets[nr];
+		assert_int_equal(word(p, CIS_WIRE_EXITED)->msg.id, conn);
+		assert_string_equal(word(p, CIS_WIRE_NOTED)->text, "served");
+		assert_false(cis_keeper_is_over(show.k));
+		puppet_ends(p, 128 + SIGKILL);
+		until(puppet_is_gone(p));
+	}
+	quiet();
+	assert_true(cis_keeper_is_over(show.k));
+	close(go);
+	close(guest);
+}
+
 static void test_stop_between_engines(void **state)
 {
 	struct puppet *p = show_start(show.self);
@@ -300,7 +354,7 @@ static int run(void)
 		TEST(test_death_at_every_message), TEST(test_no_guest), TEST(test_never_ready), TEST(test_pauses),
 		TEST(test_guest_ends_between_engines), TEST(test_stop_between_engines), TEST(test_no_engine_at_all),
 		TEST(test_wire_is_closed), TEST(test_listeners), TEST(test_control_socket_is_there),
-		TEST(test_no_descriptor_left), TEST(test_hangup),
+		TEST(test_no_descriptor_left), TEST(test_hangup), TEST(test_who_was_served_is_left_to_an_engine),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
