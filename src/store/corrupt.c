@@ -1,4 +1,5 @@
 /* The layer corrupt: answers that are wrong, as a bad disk, a lost write or a confused cache gives them. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "store/layer.h"
@@ -28,19 +29,36 @@ static bool corrupt_enter(struct cis_layer *l, struct cis_held *h)
 	return true;
 }
 
-/* Only where the caller looks: a flaw that nobody reads is none. */
-static void corrupt_leave(struct cis_layer *l, struct cis_held *h, uint64_t now)
-{
-	const struct cis_layer_opts *o = l->ctx;
-	char *bytes;
-	uint32_t len = cis_layer_wanted(h->req, &bytes);
-	uint64_t bit;
+/** struct value - the one that was got last */
+struct value {
+	uint32_t len;
+	char bytes[CIS_VALUE_MAX];
+};
 
-	if (!h->choice || h->err)
+/* Of a store of pages: the value of a get before, as of a cache that confuses keys. */
+static void swap_values(struct cis_layer *l, struct cis_held *h)
+{
+	struct value *last = l->mine, *now = h->req->got <= CIS_VALUE_MAX ? malloc(sizeof(*now)) : NULL;
+
+	if (!now)
 		return;
-	switch (o->how) {
+	now->len = h->req->got;
+	memcpy(now->bytes, h->req->buf, now->len);
+	if (h->choice && last) {
+		h->req->got = last->len < h->req->len ? last->len : h->req->len;
+		memcpy(h->req->buf, last->bytes, h->req->got);
+	}
+	free(last);
+	l->mine = now;
+}
+
+/* Only where the caller looks: a flaw that nobody reads is none. */
+static void spoil(unsigned how, uint64_t choice, char *bytes, uint32_t len)
+{
+	uint64_t bit = (choice >> 1) % ((uint64_t)len * 8);
+
+	switch (how) {
 	case FLIP:
-		bit = (h->choice >> 1) % ((uint64_t)len * 8);
 		bytes[bit / 8] = (char)(bytes[bit / 8] ^ (1 << bit % 8));
 		break;
 	case ZEROS:
@@ -49,6 +67,20 @@ static void corrupt_leave(struct cis_layer *l, struct cis_held *h, uint64_t now)
 	case TORN: /* the first half came, the second is another's */
 		memcpy(bytes + (len + 1) / 2, bytes, len / 2);
 	}
+}
+
+static void corrupt_leave(struct cis_layer *l, struct cis_held *h, uint64_t now)
+{
+	const struct cis_layer_opts *o = l->ctx;
+	char *bytes;
+	uint32_t len = cis_layer_wanted(h->req, &bytes);
+
+	if (h->err || h->req->op != CIS_STORE_GET)
+		return;
+	if (o->how == STALE && h->req->got)
+		swap_values(l, h);
+	else if (h->choice)
+		spoil(o->how, h->choice, bytes, len);
 }
 
 static const struct cis_layer_key keys[] = {

@@ -34,7 +34,7 @@ static bool fault_enter(struct cis_layer *l, struct cis_held *h)
 
 static void fault_leave(struct cis_layer *l, struct cis_held *h, uint64_t now)
 {
-	if (h->choice && !h->err)
+	if (h->choice && (!h->err || h->err == -EMSGSIZE)) /* of a value that half of its room does not hold */
 		h->err = -ENODATA;
 }
 

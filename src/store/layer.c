@@ -88,6 +88,8 @@ static void inner_done(struct cis_store_req *inner, int err)
 	uint64_t now;
 
 	h->below = false;
+	h->req->loc = inner->loc;
+	h->req->got = inner->got;
 	if (h->given_up) {
 		finish(h, h->given_up);
 		return;
@@ -208,7 +210,20 @@ static void layer_close(struct cis_store *store)
 		close(l->timer);
 	if (l->epoll >= 0)
 		close(l->epoll);
+	free(l->mine);
 	free(l);
+}
+
+static int layer_claim(struct cis_store *store, const struct cis_key *key, uint32_t loc)
+{
+	return cis_store_claim(layer_of(store)->inner, key, loc);
+}
+
+static void layer_drop(struct cis_store *store, const uint64_t ns[2])
+{
+	struct cis_store *inner = layer_of(store)->inner;
+
+	inner->ops->drop(inner, ns);
 }
 
 static const struct cis_store_ops layer_ops = {
@@ -220,6 +235,8 @@ static const struct cis_store_ops layer_ops = {
 	.wait = layer_wait,
 	.cancel = layer_cancel,
 	.close = layer_close,
+	.claim = layer_claim,
+	.drop = layer_drop,
 };
 
 static int watch(struct cis_layer *l, int fd)
@@ -239,7 +256,10 @@ int cis_layer_open(const struct cis_layer_ops *ops, const char *name, void *ctx,
 		cis_store_close(inner);
 		return cis_fail(err, ENOMEM, "store %s: out of memory", name);
 	}
-	l->store.ops = &layer_ops;
+	l->store_ops = layer_ops;
+	if (!inner->ops->drop)
+		l->store_ops.drop = NULL;
+	l->store.ops = &l->store_ops;
 	l->ops = ops;
 	l->ctx = ctx;
 	l->inner = inner;

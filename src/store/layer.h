@@ -45,8 +45,10 @@ struct cis_layer_ops {
 
 struct cis_layer {
 	struct cis_store store;
+	struct cis_store_ops store_ops; /* it can what the store below can */
 	const struct cis_layer_ops *ops;
 	void *ctx;
+	void *mine; /* the layer's, of this handle; freed with it */
 	struct cis_store *inner;
 	int timer, epoll; /* epoll: the timer and the store below; it is what a caller polls */
 	struct cis_held *first, *last;
@@ -64,6 +66,7 @@ int cis_layer_open(const struct cis_layer_ops *ops, const char *name, void *ctx,
 
 /** struct cis_when - when a layer does its work; 0: no such condition, and all that are there must hold */
 struct cis_when {
+	unsigned op;	     /* 1 + the enum cis_store_op */
 	uint64_t every;	     /* each n-th request */
 	uint64_t from;	     /* from that request on, the first one is 1 */
 	double chance;	     /* each with this probability */
@@ -113,11 +116,11 @@ struct cis_layer_kind {
 
 extern const struct cis_layer_kind cis_layer_fault, cis_layer_delay, cis_layer_corrupt;
 
-/** cis_layer_wanted() - the bytes of a get that are needed: where they start in its buffer, and how many. */
+/** cis_layer_wanted() - the bytes of a get that was answered: where they start in its buffer, and how many are needed. */
 static inline uint32_t cis_layer_wanted(const struct cis_store_req *req, char **ret)
 {
 	*ret = (char *)req->buf + req->skip;
-	return req->want ? req->want : req->len;
+	return req->got ? req->got : req->want ? req->want : req->len;
 }
 
 #endif

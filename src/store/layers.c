@@ -32,6 +32,7 @@ static const struct cis_layer_key when_keys[] = {
 	{ "chance", CIS_KEY_CHANCE, WHEN(chance), NULL }, { "off", CIS_KEY_SIZE, WHEN(off), NULL },
 	{ "len", CIS_KEY_SIZE, WHEN(len), NULL },	  { "for", CIS_KEY_TIME, WHEN(for_ns), NULL },
 	{ "trigger", CIS_KEY_PATH, WHEN(trigger), NULL }, { "seed", CIS_KEY_SEED, WHEN(seed), NULL },
+	{ "op", CIS_KEY_WORD, WHEN(op), "any|get|put|delete" },
 	{ 0 },
 };
 

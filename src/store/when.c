@@ -17,6 +17,8 @@ static bool in_range(const struct cis_when *w, const struct cis_store_req *req)
 {
 	uint64_t from = req->off + req->skip, to = from + (req->want ? req->want : req->len);
 
+	if (!w->off && !w->len)
+		return true; /* that of no bytes too */
 	return to > w->off && (!w->len || from < w->off || from - w->off < w->len);
 }
 
@@ -34,7 +36,7 @@ bool cis_when_now(struct cis_when *w, const struct cis_store_req *req, uint64_t 
 {
 	uint64_t nr;
 
-	if (!in_range(w, req))
+	if ((w->op && req->op != (enum cis_store_op)(w->op - 1)) || !in_range(w, req))
 		return false;
 	if (w->trigger && access(w->trigger, F_OK)) {
 		atomic_store(&w->since_ns, 0);
