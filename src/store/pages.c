@@ -5,6 +5,7 @@
 #include <string.h>
 
 static const struct cis_pages_kind *const kinds[] = {
+	&cis_pages_file,
 	NULL,
 };
 

@@ -18,4 +18,6 @@ struct cis_pages_kind {
 	int (*probe)(const char *rest, uint64_t timeout_ns, struct cis_error *err);
 };
 
+extern const struct cis_pages_kind cis_pages_file;
+
 #endif
