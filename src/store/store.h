@@ -40,7 +40,9 @@ struct cis_key {
  * @loc:  where a store of pages has it: set by put before done, given back by the caller
  *        with get and delete.  0 where the store finds by key.  A put that failed may
  *        have left its value there nevertheless, as when its deadline came while it was
- *        answered: whoever cannot wait for a drop deletes it, with the loc that put has set
+ *        answered: whoever cannot wait for a drop deletes it, with the loc that put has set.
+ *        A value is deleted once: a delete that failed or was given up may have been
+ *        done, and its loc be another's
  * @got:  get from a store of pages: bytes of the value, set before done
  * @deadline_ns: on cis_now_ns(); 0 = none.  Past it done comes with -ETIMEDOUT
  * @done: called exactly once, maybe before cis_store_submit() returns; @err is 0

@@ -7,9 +7,8 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "check.h"
+#include "pages.h"
 #include "store/layer.h"
-#include "store/layers.h"
 
 #define BLOCK 4096u
 #define BLOCKS 64u
@@ -95,6 +94,9 @@ static void which_requests(void **state)
 	assert_string_equal(run("fault:off=8K,len=1", 4), "..E.");
 	assert_string_equal(run("fault:off=8191,len=1", 4), ".E..");
 	assert_string_equal(run("fault:off=8K", 4), "..EE");
+	assert_string_equal(run("fault:op=get,every=2", 4), ".E.E");
+	assert_string_equal(run("fault:op=put", 4), "....");
+	assert_string_equal(run("fault:op=any", 4), "EEEE");
 	assert_string_equal(run("fault:chance=100%", 4), "EEEE");
 	assert_string_equal(run("fault:for=60s", 1), "E");
 	strcpy(first, run("fault:chance=0.3,seed=7", 60));
@@ -355,6 +357,137 @@ static void wrong_where_it_is_looked_at(void **state)
 	rig_close(&r);
 }
 
+/* Around a store of pages. */
+
+static const struct cis_key page_key = { { 5, 6 }, 1 << 24 }, other_key = { { 5, 6 }, 2 << 24 };
+
+static void pages_through(const char *text, void (*test)(struct pages_rig *r))
+{
+	struct pages_place p;
+	struct pages_rig r;
+
+	assert_true(pages_subjects[0].start(&p));
+	pages_open(&r, p.url, text, NULL);
+	test(&r);
+	pages_close(&r);
+	pages_subjects[0].stop(&p);
+}
+
+static void puts_fail(struct pages_rig *r)
+{
+	uint32_t loc, other;
+
+	assert_int_equal(pages_put(r, page_key, 10, &loc), 0);
+	assert_int_equal(pages_get(r, page_key, loc, 10), 0);
+	assert_int_equal(pages_put(r, other_key, 10, &other), -ENOSPC);
+	assert_int_equal(pages_get(r, other_key, other, 1), -ENOENT);
+	assert_int_equal(pages_delete(r, page_key, loc), 0);
+}
+
+static void deletes_fail(struct pages_rig *r)
+{
+	uint32_t loc;
+
+	assert_int_equal(pages_put(r, page_key, 10, &loc), 0);
+	assert_int_equal(pages_delete(r, page_key, loc), -EIO);
+	assert_int_equal(pages_get(r, page_key, loc, 10), 0);
+}
+
+static void values_come_short(struct pages_rig *r)
+{
+	uint32_t loc;
+
+	assert_int_equal(pages_put(r, page_key, 10, &loc), 0);
+	assert_int_equal(pages_get(r, page_key, loc, 10), -ENODATA);
+	assert_int_equal(pages_put(r, other_key, 4000, &loc), 0);
+	assert_int_equal(pages_get(r, other_key, loc, 4000), -ENODATA); /* which half of the room would not have held */
+}
+
+/* It is there, though nobody was told: a delete takes care of it. */
+static void puts_are_given_up(struct pages_rig *r)
+{
+	struct pages_op put;
+
+	pages_op_init(&put, r, CIS_STORE_PUT, page_key, 10);
+	pages_submit_one(&put);
+	while (!put.req.loc)
+		cis_store_wait(r->store, cis_now_ns(NULL) + 1000000);
+	assert_int_equal(put.done, 0);
+	cis_store_cancel(r->store, &put.req);
+	assert_int_equal(put.err, -ECANCELED);
+	assert_int_equal(pages_get(r, page_key, put.req.loc, 10), 0);
+	assert_int_equal(pages_delete(r, page_key, put.req.loc), 0);
+	assert_int_equal(pages_get(r, page_key, put.req.loc, 1), -ENOENT);
+}
+
+/* What a get of that has instead of the value: its bits that are wrong, and -1 when the length is. */
+static int page_bits_off(struct pages_rig *r, struct cis_key key, uint32_t loc, uint32_t len)
+{
+	struct pages_op get;
+	uint8_t right[CIS_VALUE_MAX];
+	int bits = 0;
+
+	pages_op_init(&get, r, CIS_STORE_GET, key, CIS_VALUE_MAX);
+	get.req.loc = loc;
+	assert_int_equal(pages_do(&get), 0);
+	pages_fill(&key, right, len);
+	for (uint32_t i = 0; i < len; i++)
+		bits += __builtin_popcount(right[i] ^ get.buf[i]);
+	assert_int_equal(get.buf[len], 0xee);
+	return get.req.got == len ? bits : -1;
+}
+
+static void values_are_flipped(struct pages_rig *r)
+{
+	uint32_t loc;
+
+	assert_int_equal(pages_put(r, page_key, 3, &loc), 0);
+	for (unsigned i = 0; i < 200; i++)
+		assert_int_equal(page_bits_off(r, page_key, loc, 3), 1);
+}
+
+static void values_are_confused(struct pages_rig *r)
+{
+	uint32_t loc, other;
+
+	assert_int_equal(pages_put(r, page_key, 1000, &loc), 0);
+	assert_int_equal(pages_put(r, other_key, 1000, &other), 0);
+	assert_int_equal(page_bits_off(r, page_key, loc, 1000), 0); /* there is no other yet */
+	assert_true(page_bits_off(r, other_key, other, 1000) > 1000);
+	assert_int_equal(pages_delete(r, other_key, other), 0);
+	assert_int_equal(pages_put(r, other_key, 900, &other), 0);
+	assert_int_equal(page_bits_off(r, page_key, loc, 1000) != 0, 1);
+	assert_int_equal(page_bits_off(r, page_key, loc, 1000), 0);
+}
+
+static void claimed_and_dropped(struct pages_rig *r)
+{
+	uint32_t loc;
+
+	assert_int_equal(pages_put(r, page_key, 10, &loc), 0);
+	assert_int_equal(cis_store_claim(r->store, &page_key, loc), -ENOENT); /* it is there */
+	r->store->ops->drop(r->store, page_key.ns);
+	assert_int_equal(pages_get(r, page_key, loc, 1), -ENOENT);
+}
+
+static void around_stores_of_pages(void **state)
+{
+	struct cis_error err;
+	struct cis_store *store;
+
+	pages_through("fault:op=put,every=2,errno=ENOSPC", puts_fail);
+	pages_through("fault:op=delete", deletes_fail);
+	pages_through("fault:how=short,op=get", values_come_short);
+	pages_through("delay:op=put,time=3600s", puts_are_given_up);
+	pages_through("corrupt", values_are_flipped);
+	pages_through("corrupt:how=stale", values_are_confused);
+	pages_through("delay:time=1us+corrupt:from=1000", claimed_and_dropped);
+	assert_int_equal(cis_store_file_open(object, &store, &err), 0);
+	assert_int_equal(cis_store_throttle_open(store, 1 << 30, &store, &err), 0);
+	assert_null(store->ops->drop); /* as has the one below */
+	cis_store_close(store);
+}
+
 static void refusals(void **state)
 {
 	static const struct {
@@ -380,6 +513,7 @@ static void refusals(void **state)
 		{ "fault:errno=EIO,how=hang", "character 1: errno goes with how=error alone" },
 		{ "fault:how=often", "how: 'often' is none of error|short|hang" },
 		{ "fault:how=", "how: '' is none of error|short|hang" },
+		{ "fault:op=set", "op: 'set' is none of any|get|put|delete" },
 		{ "fault:trigger=x", "trigger: 'x' is not an absolute path" },
 		{ "fault:off=x", "off: 'x' is not a size, as 4096 or 64K" },
 		{ "fault:for=5", "for: '5' is not a time up to a day, as 20ms or 1.5s" },
@@ -422,6 +556,7 @@ int main(void)
 		cmocka_unit_test(order_changes),	    cmocka_unit_test(delays_are_distributed),
 		cmocka_unit_test(bytes_are_wrong),	    cmocka_unit_test(wrong_where_it_is_looked_at),
 		cmocka_unit_test(refusals),		    cmocka_unit_test(no_layers),
+		cmocka_unit_test(around_stores_of_pages),
 	};
 
 	make_object();
