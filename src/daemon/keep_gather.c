@@ -224,6 +224,19 @@ static void forget_conn(struct cis_keeper *k, struct keep_names *n, uint64_t id,
 	close(record);
 }
 
+/* Its client has seen the end, and may connect anew. */
+static void lost_socket(struct conn *c)
+{
+	struct cis_keeper *k = c->sock.k;
+
+	/* One that an engine has noted is served: that nobody else is expected there was on its way, and would keep it out. */
+	if (c->note && !c->is_eof)
+		listener_close(k, c->listener);
+	if (!c->is_eof && !conn_is_silent(c) && !listener_find(k, c->listener))
+		keep_wait_for(c);
+	c->is_eof = true;
+}
+
 static int restore_conn(struct cis_keeper *k, struct keep_names *n, const struct keep_record *r, int fd, unsigned where)
 {
 	struct conn *c;
@@ -253,10 +266,8 @@ static int restore_conn(struct cis_keeper *k, struct keep_names *n, const struct
 	skip_unread(c, r->unread);
 	if (listener_find(k, r->listener))
 		listener_find(k, r->listener)->nr_conns++;
-	if (c->sock_fd < 0 && !c->is_eof && !conn_is_silent(c) && !listener_find(k, c->listener))
-		keep_wait_for(c);
 	if (c->sock_fd < 0)
-		c->is_eof = true; /* its client has seen the end */
+		lost_socket(c);
 	rc = conn_watch(c);
 	conn_changed(c);
 	return rc;

@@ -162,6 +162,34 @@ def clients_come_again(daemon):
         pass
 
 
+def who_is_served_is_not_expected(daemon):
+    """Killed when the engine had begun to serve, and the keeper not read yet that nobody is expected there any more."""
+    memory, image = make_image(daemon, kind=None)
+    sock = daemon.put("a", image, fill="none")
+    expected, = [daemon.keep + "/" + name for name in kept(daemon.keep) if name.startswith("l") and name.endswith(".r")]
+    with open(expected, "rb") as file:
+        record = file.read()
+    reader = Reader(daemon, "anonymous", sock, memory)
+    reader.read(0, 9)
+    while os.path.exists(expected):
+        pass
+    reader.process.send_signal(rig.signal.SIGSTOP)
+    daemon.kill_all()
+    with open(expected, "wb") as file:
+        file.write(record)
+    daemon.revive()
+    while daemon.insist("GET", "/v1/guests/a")[1]["state"] != "stalled":
+        pass
+    assert not os.path.exists(expected), kept(daemon.keep)
+    reader.ask(10, 19)
+    reader.process.send_signal(rig.signal.SIGCONT)
+    said = reader.said()
+    assert said == "ok", said
+    reader.end()
+    while kept(daemon.keep) != ["lock"]:
+        pass
+
+
 def who_cannot_come_again_waits(daemon):
     """Another monitor waits, and is served by a daemon that may take its descriptors out of it; nothing reads zeros meanwhile."""
     memory, image = make_image(daemon, kind=2)
@@ -280,7 +308,7 @@ class Bound(Filed):
 
 STORED = [its_manager_hears_of_it, after_each_message, what_was_counted_stays, guests_go_on]
 FILED = [guests_go_on_from_files, what_was_counted_stays, files_of_the_dead_are_removed, an_engine_that_is_left_is_not_doubled]
-BOUND = [clients_come_again, who_cannot_come_again_waits, an_orphan_that_ends_is_gone]
+BOUND = [clients_come_again, who_is_served_is_not_expected, who_cannot_come_again_waits, an_orphan_that_ends_is_gone]
 
 if __name__ == "__main__":
     if "--kills" in sys.argv:
