@@ -43,16 +43,17 @@ static bool change(struct cis_evict_job *job, size_t i, uint64_t from, uint64_t 
 static uint32_t stash(struct cis_evict_job *job, size_t i, uint32_t generation, const char *raw, struct cis_scratch *scratch)
 {
 	struct cis_pager *p = job->p;
-	struct cis_encoder *enc = cis_scratch_encoder(scratch, job->codec);
-	struct cis_value v = { .id = cis_value_id(job->pgno[i], generation), .seq = p->reclaim.seq };
+	struct cis_value v = { .id = cis_value_id(job->pgno[i], generation), .seq = p->reclaim.seq, .codec = CIS_CODEC_RAW,
+			       .stored_bytes = (uint32_t)cis_page_bytes(p) };
+	struct cis_encoder *enc = job->codec == CIS_CODEC_RAW ? NULL : cis_scratch_encoder(scratch, job->codec);
 	enum cis_codec codec;
 
-	if (!enc)
-		return 0;
-	v.stored_bytes = (uint32_t)cis_encode(enc, raw, cis_page_bytes(p), scratch->value, &codec);
-	v.codec = (uint8_t)codec;
-	v.checksum = cis_chunk_checksum(v.id, raw, cis_page_bytes(p));
-	return cis_stash_put(&p->reclaim.stash, &v, scratch->value);
+	v.checksum = cis_chunk_checksum(v.id, raw, cis_page_bytes(p)); /* first: what follows finds the page in the cache */
+	if (enc) {
+		v.stored_bytes = (uint32_t)cis_encode(enc, raw, cis_page_bytes(p), scratch->value, &codec);
+		v.codec = (uint8_t)codec;
+	}
+	return cis_stash_put(&p->reclaim.stash, &v, enc ? scratch->value : raw);
 }
 
 static void page_out(struct cis_evict_job *job, size_t i, const struct cis_region *r, struct cis_scratch *scratch)

@@ -181,22 +181,40 @@ static void claim(struct cis_pager *p, struct cis_evict_job *job, uint64_t nr)
 	CIS_POINT(evict_claimed);
 }
 
-/*
- * A page that stays may be written to again, but for one that is as its store has it.  Whoever waits there asks again: one that went is to
- * be brought, one that stays may have been asked for for another reason.
- */
-static void let_go(struct cis_pager *p, const struct cis_evict_job *job, size_t i)
+/* The end of the run from @from on that one call can wake. */
+static size_t run_end(const struct cis_pager *p, const struct cis_evict_job *job, size_t from)
+{
+	const struct cis_region *r = cis_region_of_page(p, job->pgno[from]);
+	size_t i = from + 1;
+
+	while (i < job->nr && job->pgno[i] == job->pgno[from] + (i - from) && cis_region_of_page(p, job->pgno[i]) == r)
+		i++;
+	return i;
+}
+
+/* A page that stays may be written to again, but for one that is as its store has it. */
+static void keep(struct cis_pager *p, const struct cis_evict_job *job, size_t i)
 {
 	const struct cis_region *r = cis_region_of_page(p, job->pgno[i]);
-	uint64_t hva = cis_hva_of_page(p, r, job->pgno[i]);
-	bool clean = cis_word_state(cis_word_load(p, job->pgno[i])) == CIS_PAGE_CLEAN;
 
-	if (job->how[i] != CIS_EVICT_PROTECTED || clean || p->o.os->protect(p->o.os_ctx, hva, cis_page_bytes(p), false))
-		p->o.os->wake(p->o.os_ctx, hva, cis_page_bytes(p));
-	if (job->how[i] == CIS_EVICT_OUT)
-		return;
+	if (job->how[i] == CIS_EVICT_PROTECTED && cis_word_state(cis_word_load(p, job->pgno[i])) != CIS_PAGE_CLEAN)
+		p->o.os->protect(p->o.os_ctx, cis_hva_of_page(p, r, job->pgno[i]), cis_page_bytes(p), false);
 	p->stats->evictions_given_up++;
 	cis_reclaim_list(p, job->pgno[i], 1);
+}
+
+/*
+ * Whoever waits there asks again: pages that went are to be brought, those that stay may have been asked for for another reason, or
+ * could not be let go of.
+ */
+static void wake_all(struct cis_pager *p, const struct cis_evict_job *job)
+{
+	for (size_t from = 0, to; from < job->nr; from = to) {
+		const struct cis_region *r = cis_region_of_page(p, job->pgno[from]);
+
+		to = run_end(p, job, from);
+		p->o.os->wake(p->o.os_ctx, cis_hva_of_page(p, r, job->pgno[from]), (to - from) << p->page_shift);
+	}
 }
 
 static void settle(struct cis_pager *p, struct cis_evict_job *job)
@@ -204,13 +222,17 @@ static void settle(struct cis_pager *p, struct cis_evict_job *job)
 	struct cis_reclaim *r = &p->reclaim;
 
 	for (size_t i = 0; i < job->nr; i++) {
+		bool out = job->how[i] == CIS_EVICT_OUT;
+
 		cis_word_counted(p, job->was[i], job->word[i]);
 		cis_word_store(p, job->pgno[i], cis_word_load(p, job->pgno[i]) & ~(uint64_t)CIS_WORD_HELD);
 		CIS_POINT(evict_settled);
-		let_go(p, job, i);
-		p->stats->evictions += job->how[i] == CIS_EVICT_OUT;
-		r->seq += job->how[i] == CIS_EVICT_OUT;
+		p->stats->evictions += out;
+		r->seq += out;
+		if (!out)
+			keep(p, job, i);
 	}
+	wake_all(p, job);
 	p->stats->evicted_zero += job->nr_zero;
 	p->stats->evicted_clean += job->nr_clean;
 	r->idle = false;
