@@ -106,6 +106,7 @@ static void install(struct cis_get *g, const char *raw)
 	cis_reclaim_list(p, g->pgno, 1);
 	if (done) {
 		cis_fault_answered(p, &f, &p->stats->faults_far);
+		p->stats->pages_prefetched += !g->since_ns;
 		return;
 	}
 	if (is_wanted(g))
@@ -192,6 +193,8 @@ void cis_fault_far(struct cis_pager *p, const struct cis_fault *f)
 	cis_word_store(p, f->pgno, g->word | CIS_WORD_COMING);
 	CIS_POINT(far_coming);
 	submit(g);
+	if (f->since_ns && !f->tries)
+		cis_prefetch(p, cis_region_of_page(p, f->pgno), f->pgno);
 }
 
 void cis_far_retry(struct cis_pager *p)

@@ -149,8 +149,7 @@ static void claimed_resident(struct cis_pager *p, uint64_t pgno, uint64_t nr, ui
 		uint64_t word = cis_word_load(p, pgno + i);
 		uint64_t to = cis_word_make(CIS_PAGE_RESIDENT, cis_word_generation(word), 0);
 
-		assert((cis_word_state(word) == CIS_PAGE_BUSY || cis_word_flags(word) == CIS_WORD_COMING) &&
-		       cis_word_cookie(word) == cookie);
+		assert(cis_word_state(word) == CIS_PAGE_BUSY ? cis_word_cookie(word) == cookie : cis_word_flags(word) == CIS_WORD_COMING);
 		if (cis_word_state(word) == CIS_PAGE_BUSY)
 			busy++;
 		else

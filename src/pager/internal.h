@@ -123,6 +123,15 @@ struct cis_reclaim {
 	uint64_t put_ns, put_pause_ns; /* the store has refused one: not before then, and how long */
 	struct cis_delete *dels; /* asked for, not submitted yet */
 	unsigned nr_dels, nr_deleting;
+	struct cis_trend {
+		int64_t step[32]; /* between the last faults */
+		unsigned nr;	  /* of them ever */
+		uint64_t last;
+		unsigned window;  /* pages ahead */
+		uint64_t used;	  /* faults of the guest until it was used last */
+		uint64_t probe;	  /* page number + 1; 0: none is out */
+	} trend[8];
+	uint64_t trend_uses;
 	uint64_t forget_at;   /* page that cis_pager_forget_far() has come to */
 };
 
@@ -444,6 +453,21 @@ void cis_reclaim_step(struct cis_pager *p);
 /** cis_reclaim_wants() - there is a job for a worker. */
 bool cis_reclaim_wants(const struct cis_pager *p);
 uint64_t cis_reclaim_deadline(const struct cis_pager *p);
+
+/* prefetch.c */
+
+/** cis_prefetch() - a page was asked for, and is back or on its way: bring those that are likely to be next. */
+void cis_prefetch(struct cis_pager *p, const struct cis_region *r, uint64_t pgno);
+
+#define CIS_BRING_MAX 64u
+
+/**
+ * cis_stash_bring() - from the stash into the guest, @nr pages of one region, all stashed
+ * @ret_done: pages from the first one on
+ *
+ * Return: as cis_install_run(); -EBADMSG (the stash is damaged) or -ENOMEM with @err and nothing done.
+ */
+int cis_stash_bring(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, uint64_t nr, uint64_t *ret_done, struct cis_error *err);
 
 /* far.c: pages that are in the store. */
 

@@ -127,6 +127,8 @@ struct cis_pager_stats {
 	uint64_t faults_far;	   /* a page came from the store */
 	uint64_t gets, puts, deletes, bytes_got, bytes_put; /* that the store has answered rightly */
 	uint64_t errors_get, errors_put;
+	uint64_t pages_prefetched; /* brought back though nobody had asked for them yet */
+	uint64_t probes, probe_hits; /* pages that would have been, but were left out to see whether they are asked for */
 };
 
 /**
@@ -272,6 +274,7 @@ size_t cis_pager_memory(const struct cis_pager *p);
  * @ns:     the guest's namespace in it: never another one, as long as pages are far
  * @keep_bytes: with a store, what may lie in the stash before pages are written out
  * @codec:  of pages in the stash
+ * @prefetch: bring pages back that are likely to be asked for next
  * @sync:   evict one page right before another comes, on the shard: what FluidMem measures first, and exact.  Else in batches
  *          on workers, ahead of the faults
  */
@@ -281,7 +284,7 @@ struct cis_reclaim_opts {
 	struct cis_store *pages;
 	uint64_t ns[2], keep_bytes;
 	enum cis_codec codec;
-	bool sync;
+	bool sync, prefetch;
 };
 
 /**

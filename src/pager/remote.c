@@ -51,33 +51,56 @@ static void came(struct cis_pager *p, uint64_t pgno, uint64_t word)
 	cis_reclaim_list(p, pgno, 1);
 }
 
+/* A page that was COMING from the stash.  Filled in place it may be RESIDENT and not mapped: a fault maps it. */
+static bool settle_coming(struct cis_pager *p, uint64_t pgno, uint64_t word)
+{
+	if (cis_word_flags(cis_word_load(p, pgno))) {
+		cis_word_store(p, pgno, word);
+		return false;
+	}
+	p->stats->faults_stolen += cis_word_state(word) == CIS_PAGE_INFLIGHT;
+	came(p, pgno, word);
+	return true;
+}
+
+int cis_stash_bring(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, uint64_t nr, uint64_t *ret_done, struct cis_error *err)
+{
+	uint64_t word[CIS_BRING_MAX], n;
+	int rc = 0;
+
+	*ret_done = 0;
+	for (n = 0; n < nr && !rc; n++) {
+		word[n] = cis_word_load(p, pgno + n);
+		rc = unpack(p, pgno + n, word[n], p->o.scratch->raw + (n << p->page_shift), err);
+	}
+	n -= rc != 0;
+	if (!n)
+		return rc;
+	for (uint64_t i = 0; i < n; i++) {
+		cis_word_store(p, pgno + i, word[i] | CIS_WORD_COMING);
+		CIS_POINT(stash_coming);
+	}
+	rc = cis_install_run(p, r, pgno, n, p->o.scratch->raw, 0, ret_done);
+	CIS_POINT(stash_come);
+	for (uint64_t i = 0; i < n; i++)
+		settle_coming(p, pgno + i, word[i]);
+	return rc;
+}
+
 void cis_fault_stashed(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r)
 {
-	uint64_t word = cis_word_load(p, f->pgno), done = 0;
-	uint32_t loc = cis_word_cookie(word);
 	struct cis_error err;
-	int rc = unpack(p, f->pgno, word, p->o.scratch->raw, &err);
+	uint64_t done;
+	int rc = cis_stash_bring(p, r, f->pgno, 1, &done, &err);
 
-	if (rc) {
+	if (done)
+		cis_fault_answered(p, f, &p->stats->faults_stashed);
+	else if (rc == -EBADMSG || (rc == -ENOMEM && cis_word_stashed(cis_word_load(p, f->pgno))))
 		cis_fault_fail(p, f, &err);
-		return;
-	}
-	cis_word_store(p, f->pgno, word | CIS_WORD_COMING);
-	CIS_POINT(stash_coming);
-	rc = cis_install_run(p, r, f->pgno, 1, p->o.scratch->raw, loc, &done);
-	if (!done) {
-		/* Filled in place it may be RESIDENT and not mapped: a fault maps it. */
-		if (cis_word_flags(cis_word_load(p, f->pgno)))
-			cis_word_store(p, f->pgno, word);
-		else
-			came(p, f->pgno, word);
+	else
 		cis_fault_trouble(p, f, rc);
-		return;
-	}
-	CIS_POINT(stash_come);
-	p->stats->faults_stolen += cis_word_state(word) == CIS_PAGE_INFLIGHT;
-	came(p, f->pgno, word);
-	cis_fault_answered(p, f, &p->stats->faults_stashed);
+	if (done && f->since_ns)
+		cis_prefetch(p, r, f->pgno);
 }
 
 /*

@@ -18,7 +18,7 @@ static uint64_t number(const char *name, uint64_t otherwise)
 	return text ? strtoull(text, NULL, 0) : otherwise;
 }
 
-static uint64_t crashes, handovers, evictions, returns, far_returns;
+static uint64_t crashes, handovers, evictions, returns, far_returns, prefetched;
 
 static uint64_t run_world(uint64_t seed)
 {
@@ -39,6 +39,7 @@ static uint64_t run_world(uint64_t seed)
 	evictions += w.evictions;
 	returns += w.returns;
 	far_returns += w.far_returns;
+	prefetched += w.prefetched;
 	if (w.wrong)
 		fail_msg("CIS_MODEL_SEED=%llu: %s (page %llu)", (unsigned long long)seed, w.wrong,
 			 (unsigned long long)w.wrong_page);
@@ -59,9 +60,10 @@ static void interleavings_of_all_kinds(void **state)
 		for (uint64_t s = 1; s <= steps / WORLD_STEPS; s++)
 			touches += run_world(s);
 	rmdir(dir);
-	print_message("%llu touches of pages checked, %llu crashes, %llu hand-overs, %llu pages reclaimed, %llu back, %llu from the store\n",
+	print_message("%llu touches of pages checked, %llu crashes, %llu hand-overs, %llu pages reclaimed, %llu back, %llu from the store, %llu prefetched\n",
 		      (unsigned long long)touches, (unsigned long long)crashes, (unsigned long long)handovers,
-		      (unsigned long long)evictions, (unsigned long long)returns, (unsigned long long)far_returns);
+		      (unsigned long long)evictions, (unsigned long long)returns, (unsigned long long)far_returns,
+		      (unsigned long long)prefetched);
 	assert_true(touches > 0);
 }
 

@@ -325,7 +325,8 @@ void world_vcpu_step(struct world *w, struct vcpu *v, bool quiet)
 	if (v->state != RUNS)
 		return;
 	if (!quiet && !v->faulted) {
-		v->pgno = world_dice(w, PAGES); /* else again the page it faulted on */
+		/* Else again the page it faulted on. */
+		v->pgno = w->walks && world_dice(w, 12) ? (v->pgno + w->walks) % PAGES : world_dice(w, PAGES);
 		v->writes = !world_dice(w, 3);
 	}
 	v->protected = w->present[v->pgno];

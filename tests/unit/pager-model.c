@@ -149,7 +149,7 @@ static void budget_step(struct world *w)
 	static const enum cis_codec codecs[] = { CIS_CODEC_RAW, CIS_CODEC_MASK, CIS_CODEC_LZ4 };
 
 	w->reclaim = (struct cis_reclaim_opts){ .budget_pages = 4 + world_dice(w, world_dice(w, 2) ? PAGES : 20), .codec = codecs[world_dice(w, 3)],
-						.stash_bytes = world_dice(w, 4) ? UINT64_MAX : 3 * CIS_STASH_SEGMENT, .sync = world_dice(w, 2) };
+						.stash_bytes = world_dice(w, 4) ? UINT64_MAX : 3 * CIS_STASH_SEGMENT, .sync = world_dice(w, 2), .prefetch = world_dice(w, 2) };
 	if (!world_dice(w, 4))
 		w->reclaim.budget_pages = UINT64_MAX;
 	w->reclaim.pages = w->pages.ops ? &w->pages : NULL;
@@ -323,7 +323,7 @@ static void rare_step(struct world *w)
 
 static void live_step(struct world *w)
 {
-	switch (world_dice(w, 16)) {
+	switch (world_dice(w, w->reclaim.budget_pages ? 22 : 16)) {
 	case 0 ... 4:
 		world_vcpu_step(w, &w->vcpu[world_dice(w, VCPUS)], false);
 		break;
@@ -350,6 +350,12 @@ static void live_step(struct world *w)
 		break;
 	case 15:
 		rare_step(w);
+		break;
+	case 16 ... 18:
+		evict_step(w, (unsigned)world_dice(w, JOBS));
+		break;
+	default:
+		world_vcpu_step(w, &w->vcpu[world_dice(w, 2)], false);
 	}
 	check_words(w);
 	if (w->pager)
@@ -457,6 +463,7 @@ void world_open(struct world *w, uint64_t seed, const char *dir)
 	w->mortal = world_dice(w, 2);
 	w->moves = world_dice(w, 2);
 	w->aside = world_dice(w, 2);
+	w->walks = world_dice(w, 2) ? (unsigned)world_dice(w, 4) : 0;
 	w->policy = (enum cis_policy)world_dice(w, 3);
 	w->can_kill = world_dice(w, 2);
 	w->store.ops = &store_ops;
@@ -516,6 +523,7 @@ void world_close(struct world *w)
 		world_see(w, "does not come to rest", 0);
 	if (w->pager) {
 		w->evictions = cis_pager_stats(w->pager)->evictions;
+		w->prefetched = cis_pager_stats(w->pager)->pages_prefetched;
 		w->returns = cis_pager_stats(w->pager)->faults_stashed;
 		w->far_returns = cis_pager_stats(w->pager)->faults_far;
 	}

@@ -103,10 +103,12 @@ struct world {
 	unsigned to_kill; /* times that it was told to; nobody dies of it here */
 	bool stalls;	  /* somebody waits for a page that could not be produced */
 	uint64_t failed, touches, removes;
+	uint64_t prefetched;
 	uint64_t evictions, returns, far_returns; /* pages reclaimed, back from the stash, from the store */
 
 	/* death */
 	bool mortal, moves; /* it may be killed; it may be asked to stand still */
+	unsigned walks;	    /* its threads go on by so many pages, for the most part */
 	bool aside;	    /* the guest runs on while the pager is at something */
 	unsigned crash_in; /* at that many chances from now; 0: not */
 	jmp_buf crashed;
