@@ -19,12 +19,13 @@
 
 static bool no_ring, no_direct_open, no_direct_io;
 static unsigned refusals; /* still to come */
+static unsigned entries;  /* that the kernel was given */
 
-int io_uring_queue_init(unsigned entries, struct io_uring *ring, unsigned flags)
+int io_uring_queue_init(unsigned nr, struct io_uring *ring, unsigned flags)
 {
 	int (*real)(unsigned, struct io_uring *, unsigned) = (int (*)(unsigned, struct io_uring *, unsigned))dlsym(RTLD_NEXT, "io_uring_queue_init");
 
-	return no_ring ? -ENOSYS : real(entries, ring, flags);
+	return no_ring ? -ENOSYS : real(nr, ring, flags);
 }
 
 int io_uring_submit(struct io_uring *ring)
@@ -35,6 +36,7 @@ int io_uring_submit(struct io_uring *ring)
 		refusals--;
 		return -EAGAIN;
 	}
+	entries += io_uring_sq_ready(ring);
 	return real(ring);
 }
 
@@ -316,6 +318,40 @@ static void in_flight_is_in_memory(void **state)
 	assert_int_equal(put[0].err | put[1].err, 0);
 	assert_int_equal(pages_get(&r.rig, key_of(0), put[0].req.loc, 1000), 0);
 	assert_int_equal(pages_get(&r.rig, key_of(1), put[1].req.loc, 1), -ENOENT);
+	rig_stop(&r);
+}
+
+/* What was put together is read in one go; who does not wait for it any more is in nobody's way. */
+static void neighbours_share_a_read(void **state)
+{
+	static struct pages_op op[16];
+	struct pages_op *some[16];
+	static struct rig r;
+
+	rig_start(&r, "");
+	for (unsigned i = 0; i < 16; i++) {
+		pages_op_init(&op[i], &r.rig, CIS_STORE_PUT, key_of(i), 1500 + i);
+		some[i] = &op[i];
+	}
+	pages_submit(some, 16);
+	pages_drive(&r.rig, 0);
+	for (unsigned i = 0; i < 16; i++) {
+		r.loc[i] = op[i].req.loc;
+		pages_op_init(&op[i], &r.rig, CIS_STORE_GET, key_of(i), CIS_VALUE_MAX);
+		op[i].req.loc = r.loc[i];
+	}
+	entries = 0;
+	pages_submit(some, 16);
+	assert_int_equal(entries, 1);
+	cis_store_cancel(r.rig.store, &op[0].req);
+	cis_store_cancel(r.rig.store, &op[7].req);
+	assert_int_equal(r.rig.in_flight, 14);
+	pages_drive(&r.rig, 0);
+	for (unsigned i = 0; i < 16; i++) {
+		assert_int_equal(op[i].err, i % 7 || i == 14 ? 0 : -ECANCELED);
+		if (!op[i].err)
+			pages_check(&op[i].req.key, op[i].buf, 1500 + i);
+	}
 	rig_stop(&r);
 }
 
@@ -620,6 +656,7 @@ int main(void)
 		cmocka_unit_test(files_are_ours_alone),
 		cmocka_unit_test(what_another_boot_left_goes),
 		cmocka_unit_test(in_flight_is_in_memory),
+		cmocka_unit_test(neighbours_share_a_read),
 		cmocka_unit_test(the_next_one_waits_for_the_lock),
 		cmocka_unit_test(claims_are_looked_at),
 		cmocka_unit_test(room_is_given_back),

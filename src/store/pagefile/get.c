@@ -46,16 +46,9 @@ static uint32_t bytes_of(const struct cis_area *a, const struct cis_store_req *r
 	return bytes < left ? bytes : left;
 }
 
-static void wait_for(struct cis_area *a, uint32_t loc)
+void cis_get_withdraw(struct cis_pagefile *s, const struct cis_store_req *req)
 {
-	cis_area_hold(a);
-	cis_area_pin(a, cis_segment_of(loc));
-}
-
-static void waited_for(struct cis_area *a, uint32_t loc)
-{
-	cis_area_unpin(a, cis_segment_of(loc));
-	cis_area_let_go(a);
+	cis_area_unpin(cis_pagefile_area(s, req->key.ns), cis_segment_of(req->loc));
 }
 
 static void read_done(struct cis_aio_op *op, int res)
@@ -63,7 +56,6 @@ static void read_done(struct cis_aio_op *op, int res)
 	struct cis_reading *r = (struct cis_reading *)op;
 	struct cis_pagefile *s = r->store;
 	struct cis_area *a = r->area;
-	struct cis_store_req *req = r->req;
 
 	if (res == -EINVAL && cis_area_go_buffered(a, &r->buffered)) {
 		cis_aio_push(&s->aio, op);
@@ -71,26 +63,56 @@ static void read_done(struct cis_aio_op *op, int res)
 	}
 	s->again = true;
 	r->area = NULL;
-	r->req = NULL;
-	if (req && res >= 0)
-		res = (uint64_t)res < op->len ? -EIO : give(r->buf + r->at, (uint32_t)op->len - r->at, a, req);
-	if (req)
-		cis_pagefile_finish(s, req, res);
-	waited_for(a, r->loc);
+	if (res >= 0 && (uint64_t)res < op->len)
+		res = -EIO;
+	while (r->gets.first) {
+		struct cis_store_req *req = cis_reqs_pop(&r->gets);
+		uint32_t at = (uint32_t)(cis_log_off(req->loc) - op->off);
+
+		cis_area_unpin(a, cis_segment_of(req->loc));
+		cis_pagefile_finish(s, req, res < 0 ? res : give(r->buf + at, (uint32_t)op->len - at, a, req));
+	}
+	cis_area_let_go(a);
 }
 
-static void read_record(struct cis_reading *r, struct cis_area *a, struct cis_store_req *req)
+/* The sectors in which the record of a get lies. */
+static void sectors_of(const struct cis_store_req *req, uint64_t *ret_from, uint64_t *ret_to)
 {
-	uint64_t off = cis_log_off(req->loc), from = off & ~(uint64_t)(CIS_SECTOR - 1);
-	uint64_t to = (off + req->progress + CIS_SECTOR - 1) & ~(uint64_t)(CIS_SECTOR - 1);
+	uint64_t off = cis_log_off(req->loc);
 
-	r->area = a;
-	r->req = req;
-	r->loc = req->loc;
-	r->at = (uint32_t)(off - from);
+	*ret_from = off & ~(uint64_t)(CIS_SECTOR - 1);
+	*ret_to = (off + req->progress + CIS_SECTOR - 1) & ~(uint64_t)(CIS_SECTOR - 1);
+}
+
+/* Does the get that waits next lie where this read ends?  Values that were put together do. */
+static bool goes_along(const struct cis_pagefile *s, const struct cis_reading *r, uint64_t *ret_to)
+{
+	const struct cis_store_req *req = s->gets.first;
+	uint64_t from, to;
+
+	if (!req || req->key.ns[0] != r->area->ns[0] || req->key.ns[1] != r->area->ns[1])
+		return false;
+	sectors_of(req, &from, &to);
+	if (from < r->op.off || from > *ret_to || to - r->op.off > CIS_READ_BYTES)
+		return false;
+	*ret_to = to > *ret_to ? to : *ret_to;
+	return true;
+}
+
+static void read_next(struct cis_pagefile *s, struct cis_reading *r)
+{
+	uint64_t from, to;
+
+	sectors_of(s->gets.first, &from, &to);
+	r->area = cis_pagefile_area(s, s->gets.first->key.ns);
 	r->buffered = false;
-	r->op = (struct cis_aio_op){ .what = CIS_AIO_READ, .fd = a->fd, .buf = r->buf, .off = from, .len = to - from, .done = read_done };
-	cis_aio_push(&r->store->aio, &r->op);
+	r->op = (struct cis_aio_op){ .what = CIS_AIO_READ, .fd = r->area->fd, .buf = r->buf, .off = from, .done = read_done };
+	do
+		cis_reqs_push(&r->gets, cis_reqs_pop(&s->gets));
+	while (goes_along(s, r, &to));
+	r->op.len = to - from;
+	cis_area_hold(r->area);
+	cis_aio_push(&s->aio, &r->op);
 }
 
 /* The map says now whether it is there; later, it may have been moved, and is read where it was. */
@@ -108,7 +130,7 @@ void cis_get(struct cis_pagefile *s, struct cis_area *a, struct cis_store_req *r
 		return;
 	}
 	req->progress = bytes_of(a, req);
-	wait_for(a, req->loc);
+	cis_area_pin(a, cis_segment_of(req->loc));
 	cis_reqs_push(&s->gets, req);
 }
 
@@ -124,14 +146,6 @@ void cis_gets_go(struct cis_pagefile *s)
 {
 	struct cis_reading *r;
 
-	while (s->gets.first && (r = free_reading(s))) {
-		struct cis_store_req *req = cis_reqs_pop(&s->gets);
-
-		read_record(r, cis_pagefile_area(s, req->key.ns), req);
-	}
-}
-
-void cis_get_withdraw(struct cis_pagefile *s, const struct cis_store_req *req)
-{
-	waited_for(cis_pagefile_area(s, req->key.ns), req->loc);
+	while (s->gets.first && (r = free_reading(s)))
+		read_next(s, r);
 }

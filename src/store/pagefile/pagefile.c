@@ -162,21 +162,23 @@ static struct cis_reqs *take_out(struct cis_reqs *l, struct stop *st, struct cis
 	return ret;
 }
 
-static void stop_gets(struct cis_pagefile *s, struct stop *st)
+static void stop_gets_of(struct cis_pagefile *s, struct cis_reqs *gets, struct stop *st)
 {
 	struct cis_reqs out;
 
-	for (unsigned i = 0; i < CIS_READS; i++)
-		if (s->reading[i].req && stops(st, s->reading[i].req)) {
-			cis_pagefile_finish(s, s->reading[i].req, st->why);
-			s->reading[i].req = NULL;
-		}
-	for (take_out(&s->gets, st, &out); out.first;) {
+	for (take_out(gets, st, &out); out.first;) {
 		struct cis_store_req *req = cis_reqs_pop(&out);
 
 		cis_get_withdraw(s, req);
 		cis_pagefile_finish(s, req, st->why);
 	}
+}
+
+static void stop_gets(struct cis_pagefile *s, struct stop *st)
+{
+	for (unsigned i = 0; i < CIS_READS; i++)
+		stop_gets_of(s, &s->reading[i].gets, st);
+	stop_gets_of(s, &s->gets, st);
 }
 
 static void stop_waiting_puts(struct cis_pagefile *s, struct cis_area *a, struct stop *st)
@@ -335,6 +337,7 @@ static void share_out(struct cis_pagefile *s)
 	at += CIS_MOVE_BYTES;
 	for (unsigned i = 0; i < CIS_READS; i++, at += CIS_READ_BYTES) {
 		s->reading[i].store = s;
+		cis_reqs_init(&s->reading[i].gets);
 		s->reading[i].buf = at;
 	}
 }

@@ -16,8 +16,8 @@
 
 #define CIS_WRITE_BYTES (512u << 10)
 #define CIS_WRITES	4u
-#define CIS_READ_BYTES	(3 * CIS_SECTOR) /* around a record */
-#define CIS_READS	48u
+#define CIS_READ_BYTES	(32u << 10) /* around a record takes three sectors at most; of neighbours that are asked for together, more */
+#define CIS_READS	32u
 #define CIS_MOVE_BYTES	(128u << 10) /* of a segment, looked at in one go; gets queue behind it at the disk */
 #define CIS_MOVES_MAX	(CIS_MOVE_BYTES / (2 * CIS_LOG_UNIT))
 
@@ -34,13 +34,12 @@ struct cis_writing {
 	uint32_t move, nr_moves;
 };
 
-/** struct cis_reading - @area NULL: free; @req NULL: nobody waits for it any more; @at: of the record, in @buf */
+/** struct cis_reading - @area NULL: free; @gets: who waits for it still */
 struct cis_reading {
 	struct cis_aio_op op;
 	struct cis_pagefile *store;
 	struct cis_area *area;
-	struct cis_store_req *req;
-	uint32_t loc, at;
+	struct cis_reqs gets;
 	bool buffered;
 	uint8_t *buf;
 };
@@ -120,7 +119,7 @@ int cis_place(struct cis_pagefile *s, struct cis_area *a, uint32_t bytes, bool s
 void cis_get(struct cis_pagefile *s, struct cis_area *a, struct cis_store_req *req);
 void cis_gets_go(struct cis_pagefile *s);
 
-/** cis_get_withdraw() - a get that waits is in no list any more. */
+/** cis_get_withdraw() - a get is in no list any more. */
 void cis_get_withdraw(struct cis_pagefile *s, const struct cis_store_req *req);
 
 /** cis_move_want() - the area wants more room.  Return: whether it may get it without anybody's doing. */
