@@ -11,6 +11,8 @@ static const struct cis_pages_kind *const kinds[] = {
 
 static const struct cis_pages_kind *kind_of(const char *url, const char **ret_rest, struct cis_error *err)
 {
+	size_t word = strspn(url, "abcdefghijklmnopqrstuvwxyz");
+
 	for (size_t i = 0; kinds[i]; i++) {
 		size_t len = strlen(kinds[i]->scheme);
 
@@ -19,7 +21,10 @@ static const struct cis_pages_kind *kind_of(const char *url, const char **ret_re
 		*ret_rest = url + len;
 		return kinds[i];
 	}
-	cis_fail(err, EINVAL, "'%s' is not the name of a store of pages; cistern-stores(7) has them", url);
+	if (url[word] == ':')
+		cis_fail(err, EINVAL, "'%.*s' is not a kind of store of pages; cistern-stores(7) has them", (int)word, url);
+	else /* which may begin with a password */
+		cis_fail(err, EINVAL, "this is not the name of a store of pages; cistern-stores(7) has them");
 	return NULL;
 }
 
@@ -44,5 +49,9 @@ int cis_pages_probe(const char *url, uint64_t timeout_ns, struct cis_error *err)
 	const char *rest;
 	const struct cis_pages_kind *kind = kind_of(url, &rest, err);
 
-	return kind ? kind->probe(rest, timeout_ns, err) : -EINVAL;
+	if (!kind)
+		return -EINVAL;
+	if (err)
+		*err = (struct cis_error){ 0 };
+	return kind->probe(rest, timeout_ns, err);
 }

@@ -167,7 +167,12 @@ int cis_pages_check(const char *url, struct cis_error *err);
  */
 int cis_pages_open(const char *url, const struct cis_pages_opts *opts, struct cis_store **ret, struct cis_error *err);
 
-/** cis_pages_probe() - waits, up to @timeout_ns, until it is known whether the store is there and safe for pages.  Return: 0 or -errno. */
+/**
+ * cis_pages_probe() - waits, up to @timeout_ns, until it is known whether the store is there and safe for pages
+ * @err: also written on success, with code 0: its text, unless empty, is what an operator should know nevertheless
+ *
+ * Return: 0 or -errno (-EPERM: it may lose what it is given, -EACCES: it refuses us, -ETIMEDOUT).
+ */
 int cis_pages_probe(const char *url, uint64_t timeout_ns, struct cis_error *err);
 
 /** cis_store_get() - one get, waited for; for tools and workers.  Return: 0 or -errno. */
