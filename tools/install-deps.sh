@@ -6,9 +6,9 @@
 set -eu
 
 build="build-essential meson ninja-build pkg-config liblz4-dev libzstd-dev libisal-dev libxxhash-dev libssl-dev
-liburing-dev libjansson-dev libmicrohttpd-dev libcurl4-openssl-dev libseccomp-dev libcap-dev scdoc"
+liburing-dev libhiredis-dev libjansson-dev libmicrohttpd-dev libcurl4-openssl-dev libseccomp-dev libcap-dev scdoc"
 check="libcmocka-dev qemu-system-x86 python3 python3-zstandard python3-lz4 codespell shellcheck clang libclang-rt-14-dev
-zstd linux-libc-dev systemd llvm"
+zstd linux-libc-dev systemd llvm redis-server"
 demo="qemu-system-x86 debootstrap busybox-static cpio e2fsprogs python3 kmod xz-utils ca-certificates"
 bench="python3 python3-matplotlib zstd lz4"
 arm64="gcc-aarch64-linux-gnu qemu-user-static"
@@ -47,8 +47,24 @@ if [ "$(id -u)" != 0 ]; then
 	echo "install-deps.sh: run as root to install:$missing" >&2
 	exit 1
 fi
+# Tests start servers of their own: those that packages bring are not started now, nor when the machine starts.
+servers=""
+for package in $missing; do
+	case $package in
+	redis-server) servers="$servers $package" ;;
+	esac
+done
+policy=/usr/sbin/policy-rc.d
+if [ -n "$servers" ] && [ ! -e $policy ]; then
+	trap 'rm -f $policy' EXIT
+	printf '#!/bin/sh\nexit 101\n' >$policy
+	chmod +x $policy
+fi
 echo "installing:$missing"
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 # shellcheck disable=SC2086 # a list of names is meant
 apt-get install -y -qq --no-install-recommends $missing >/dev/null
+for server in $servers; do
+	update-rc.d "$server" disable
+done
