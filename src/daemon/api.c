@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "daemon/request.h"
+#include "daemon/text.h"
 #include "os/sock.h"
 
 #define BODY_MAX     ((size_t)64 << 10)
@@ -94,7 +95,8 @@ void cis_request_refuse(struct cis_request *req, const char *code, const char *f
 	for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
 		if (!strcmp(codes[i].code, code))
 			status = codes[i].status;
-	cis_request_answer(req, status, json_pack("{s:{s:s, s:s}}", "error", "code", code, "message", text ? text : "out of memory"));
+	cis_request_answer(req, status, json_pack("{s:{s:s, s:o}}", "error", "code", code, "message",
+						   cis_text_json(text ? text : "out of memory")));
 }
 
 void cis_request_error(struct cis_request *req, int rc, const struct cis_error *err)

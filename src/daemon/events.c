@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "daemon/guest.h"
+#include "daemon/text.h"
 
 #define BACKLOG_MAX ((size_t)1 << 20) /* bytes that a slow reader may owe */
 
@@ -102,7 +103,7 @@ void cis_events_guest(struct cis_events *ev, const char *event, const struct cis
 	if (!strcmp(event, "guest.connected") && g->peer.pid)
 		json_object_set_new(j, "pid", json_integer(g->peer.pid));
 	if (!strcmp(event, "guest.gone") && *g->error)
-		json_object_set_new(j, "message", json_string(g->error));
+		json_object_set_new(j, "message", cis_text_json(g->error));
 	publish(ev, g, j, true);
 }
 
@@ -110,7 +111,7 @@ void cis_events_failed(struct cis_events *ev, const struct cis_guest *g, const c
 {
 	json_t *j = make("guest.failed", g);
 
-	json_object_set_new(j, "message", json_string(message));
+	json_object_set_new(j, "message", cis_text_json(message));
 	publish(ev, g, j, log);
 }
 

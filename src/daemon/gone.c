@@ -1,4 +1,5 @@
 #include "daemon/gone.h"
+#include "daemon/text.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -86,7 +87,7 @@ void cis_gone_put(struct cis_sections *s, struct cis_guest *g)
 
 	cis_json_put(s, CIS_TAG_GONE, 0,
 		     json_pack("{s:I, s:s, s:s, s:i, s:o, s:o, s:I, s:I, s:I, s:I, s:i}", "serial", (json_int_t)g->serial, "note",
-			       note ? note : "", "error", g->error, "pid", (int)g->peer.pid, "pages",
+			       note ? note : "", "error", cis_text_json(g->error), "pid", (int)g->peer.pid, "pages",
 			       numbers_of(g->last_pages, CIS_PAGE_STATES), "regions", regions_of(g), "recorded",
 			       (json_int_t)g->last.recorded, "fill_done", (json_int_t)g->last.fill_done, "fill_total",
 			       (json_int_t)g->last.fill_total, "nr_pages", (json_int_t)g->nr_pages, "page_shift",

@@ -3,6 +3,7 @@
 
 #include "base/size.h"
 #include "daemon/guest.h"
+#include "daemon/text.h"
 
 static json_t *regions(const struct cis_guest *g)
 {
@@ -66,6 +67,6 @@ json_t *cis_guest_render(struct cis_guest *g)
 	json_object_set_new(j, "record", json_pack("{s:s, s:I}", "state", recording ? "on" : "off", "pages",
 						   (json_int_t)recorded));
 	if (*g->error)
-		json_object_set_new(j, "error", json_string(g->error));
+		json_object_set_new(j, "error", cis_text_json(g->error));
 	return j;
 }

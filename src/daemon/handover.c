@@ -16,6 +16,7 @@
 #include "daemon/api.h"
 #include "daemon/guest_int.h"
 #include "daemon/request.h"
+#include "daemon/text.h"
 #include "os/memfd.h"
 
 #define LINGER_NS 1000000000u /* for requests that are open */
@@ -189,8 +190,9 @@ void cis_handover_let_go(void *ctx)
 	h->until_ns = now + LINGER_NS;
 	h->exit = 0;
 	if (h->asked)
-		cis_request_answer(h->asked, 200, json_pack("{s:o, s:{s:s}, s:f}", "from", from, "to", "version", h->successor.version,
-							   "blackout_ms", (double)(now - h->since_ns) / 1e6));
+		cis_request_answer(h->asked, 200, json_pack("{s:o, s:{s:o}, s:f}", "from", from, "to", "version",
+							   cis_text_json(h->successor.version), "blackout_ms",
+							   (double)(now - h->since_ns) / 1e6));
 	else
 		json_decref(from);
 	h->asked = NULL;

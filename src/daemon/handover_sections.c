@@ -13,6 +13,7 @@
 #include "daemon/guest_int.h"
 #include "daemon/handover.h"
 #include "daemon/request.h"
+#include "daemon/text.h"
 
 static void add_all_gone(struct cis_engine *e, struct cis_sections *s)
 {
@@ -50,7 +51,7 @@ int cis_handover_write(struct cis_engine *e, int *ret_fd, struct cis_error *err)
 		struct cis_guest *g = e->guests[i];
 
 		if (g->state != CIS_GUEST_GONE && *g->error)
-			cis_json_put(s, CIS_TAG_ERROR, 0, json_pack("{s:I, s:s}", "serial", (json_int_t)g->serial, "error", g->error));
+			cis_json_put(s, CIS_TAG_ERROR, 0, json_pack("{s:I, s:o}", "serial", (json_int_t)g->serial, "error", cis_text_json(g->error)));
 	}
 	cis_json_put(s, CIS_TAG_ENGINE, CIS_SECTION_MUST, json_pack("{s:I}", "awake_ns", (json_int_t)cis_awake_held_ns(e->awake)));
 	cis_stats_put(s, &e->past);

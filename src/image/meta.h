@@ -51,4 +51,7 @@ void cis_meta_fini(struct cis_meta *meta);
  */
 bool cis_text_ok(const char *text, size_t len, const char *allowed);
 
+/** cis_text_sequence() - length of the UTF-8 sequence that @text begins with, 0: it is none; @left > 0. */
+size_t cis_text_sequence(const char *text, size_t left);
+
 #endif

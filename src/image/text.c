@@ -2,9 +2,10 @@
 
 #include "image/meta.h"
 
-/* Length of the UTF-8 sequence at @p, 0 when it is none: the table 3-7 of the Unicode standard. */
-static size_t sequence(const unsigned char *p, size_t left)
+/* The table 3-7 of the Unicode standard. */
+size_t cis_text_sequence(const char *text, size_t left)
 {
+	const unsigned char *p = (const unsigned char *)text;
 	unsigned char low = 0x80, high = 0xbf;
 	size_t len = p[0] < 0x80 ? 1 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
 
@@ -27,10 +28,10 @@ static size_t sequence(const unsigned char *p, size_t left)
 bool cis_text_ok(const char *text, size_t len, const char *allowed)
 {
 	for (size_t at = 0, n; at < len; at += n) {
-		const unsigned char *p = (const unsigned char *)text + at;
+		char c = text[at];
 
-		n = sequence(p, len - at);
-		if (!n || !*p || ((*p < 32 || *p == 127) && !strchr(allowed, *p)))
+		n = cis_text_sequence(text + at, len - at);
+		if (!n || !c || (((unsigned char)c < 32 || c == 127) && !strchr(allowed, c)))
 			return false;
 	}
 	return true;

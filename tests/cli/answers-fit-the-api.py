@@ -132,6 +132,8 @@ def refusals(d, folder):
     d.call("GET", guest + "/wait?state=gone", None, 404, "not_found")
     d.call("PUT", guest + "/record", {"state": "start"}, 404, "not_found")
     d.call("GET", "/v1/nothing", None, 404, "not_found")
+    d.call("GET", "/v1/%FFnothing", None, 404, "not_found")
+    d.call("PUT", guest, {"image": "/" + 300 * "\u20ac"}, 400, "bad_request")  # longer than a message, which ends within a character
     d.call("DELETE", "/v1/health", None, 405, "bad_method")
     d.call("PATCH", "/v1/config", {"log_level": "loud"}, 400, "bad_request")
 
