@@ -1,11 +1,11 @@
 #include "daemon/gone.h"
-#include "daemon/text.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "daemon/guest_int.h"
+#include "daemon/text.h"
 
 #define STATS_WORDS (sizeof(struct cis_pager_stats) / sizeof(uint64_t))
 
@@ -120,14 +120,25 @@ static void read_regions(struct cis_guest *g, const json_t *list)
 	}
 }
 
+/* Both are 0 where the guest's image was never there. */
+static bool is_size(uint64_t nr_pages, uint64_t page_shift)
+{
+	if (!page_shift)
+		return !nr_pages;
+	return (page_shift == 12 || page_shift == 21) && nr_pages <= CIS_HANDSHAKE_GUEST_MAX >> page_shift;
+}
+
 int cis_gone_get(struct cis_engine *e, const json_t *j, struct cis_guest **ret, struct cis_error *err)
 {
 	const char *text = json_string_value(json_object_get(j, "note"));
 	const json_t *pages = json_object_get(j, "pages");
 	struct cis_guest_note *note;
 	struct cis_guest *g;
-	int rc = cis_guest_note_parse(text ? text : "", text ? strlen(text) : 0, &note, err);
+	int rc;
 
+	if (!is_size(cis_json_number(j, "nr_pages"), cis_json_number(j, "page_shift")))
+		return cis_fail(err, EBADMSG, "a gone guest has no number of pages that there is");
+	rc = cis_guest_note_parse(text ? text : "", text ? strlen(text) : 0, &note, err);
 	if (rc)
 		return rc;
 	rc = cis_guest_of_note(e, note, &g, err);

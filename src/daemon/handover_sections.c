@@ -65,9 +65,14 @@ int cis_handover_write(struct cis_engine *e, int *ret_fd, struct cis_error *err)
 
 static void read_trace(struct cis_guest *g, const struct cis_section *s)
 {
+	const uint32_t *pgno = s->bytes;
+
+	for (size_t i = 0; i < s->len / sizeof(*pgno); i++)
+		if (pgno[i] >= g->nr_pages)
+			return; /* a trace is advice */
 	g->trace = malloc(s->len + 1);
 	if (!g->trace)
-		return; /* a trace is advice */
+		return;
 	memcpy(g->trace, s->bytes, s->len);
 	g->nr_trace = s->len / sizeof(*g->trace);
 	g->has_trace = true;
