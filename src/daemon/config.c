@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "image/meta.h"
 #include "pager/state.h"
 #include "store/layers.h"
 
@@ -75,8 +76,11 @@ void cis_config_fini(struct cis_config *c)
 
 static int set_text(char **at, const char *key, const char *value, struct cis_error *err)
 {
-	char *copy = strdup(value);
+	char *copy;
 
+	if (!cis_text_ok(value, strlen(value), "")) /* they are said in answers and notes, which are JSON */
+		return cis_fail(err, EINVAL, "%s: not clean UTF-8", key);
+	copy = strdup(value);
 	if (!copy)
 		return cis_fail(err, ENOMEM, "%s: out of memory", key);
 	free(*at);
@@ -200,6 +204,8 @@ int cis_config_load(struct cis_config *c, const char *path, struct cis_error *er
 		if (rc)
 			cis_fail_prefix(err, -rc, "%s:%u", path, nr);
 	}
+	if (!rc && ferror(f)) /* a folder, or half a file */
+		rc = cis_fail(err, errno, "%s: %s", path, strerror(errno));
 	fclose(f);
 	return rc;
 }
