@@ -21,7 +21,13 @@ static void entry_fini(struct cis_dir_entry *e)
 	free(e->problem);
 }
 
-/* Return: 1 when the file is an image (perhaps one with a problem), 0 when it is none of ours, -ENOMEM. */
+/* Is it no image of ours, when it cannot be opened?  Out of descriptors, or with a bad disk, nobody knows: it may be a child. */
+static bool is_other(int error)
+{
+	return error == ENOENT || error == ELOOP || error == EACCES || error == EPERM || error == ENXIO || error == ENODEV;
+}
+
+/* Return: 1 when the file is an image (perhaps one with a problem), 0 when it is none of ours, -errno. */
 static int entry_read(int dirfd, const char *name, struct cis_dir_entry *ret)
 {
 	_cleanup_close_ int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
@@ -32,11 +38,15 @@ static int entry_read(int dirfd, const char *name, struct cis_dir_entry *ret)
 	ssize_t len;
 	int r;
 
-	if (fd < 0 || fstat(fd, &st) || !S_ISREG(st.st_mode))
+	if (fd < 0)
+		return is_other(errno) ? 0 : -errno;
+	if (fstat(fd, &st))
+		return -errno;
+	if (!S_ISREG(st.st_mode))
 		return 0;
 	len = pread(fd, buf, sizeof(buf), 0);
 	if (len < 0)
-		return 0;
+		return -errno;
 	r = cis_header_decode(name, buf, (size_t)len, (uint64_t)st.st_size, &h, &err);
 	if (r == -EMEDIUMTYPE)
 		return 0;
@@ -100,7 +110,7 @@ static int scan_entries(struct cis_dir *dir, DIR *d, struct cis_error *err)
 {
 	struct dirent *de;
 
-	while ((de = readdir(d))) {
+	while (errno = 0, (de = readdir(d))) {
 		struct cis_dir_entry e;
 		int r;
 
@@ -113,9 +123,9 @@ static int scan_entries(struct cis_dir *dir, DIR *d, struct cis_error *err)
 				entry_fini(&e);
 		}
 		if (r < 0)
-			return cis_fail(err, -r, "%s: %s", dir->path, strerror(-r));
+			return cis_fail(err, -r, "%s/%s: %s", dir->path, de->d_name, strerror(-r));
 	}
-	return 0;
+	return errno ? cis_fail(err, errno, "%s: %s", dir->path, strerror(errno)) : 0;
 }
 
 static int by_name(const void *a, const void *b)

@@ -46,8 +46,9 @@ struct cis_dir {
  * cis_dir_scan() - read the headers of all images in a directory
  *
  * Files without our magic, hidden ones (a writer's) and whatever is not a
- * regular file are passed over.  Return: 0, -ENOENT, -EACCES, -ENOMEM, -EINVAL
- * (the quota file holds no size).
+ * regular file are passed over, as are those that the caller may not read.
+ * Return: 0, -ENOENT, -EACCES, -ENOMEM, -EINVAL (the quota file holds no size),
+ * of a file that cannot be read.
  */
 int cis_dir_scan(const char *path, struct cis_dir *ret, struct cis_error *err);
 void cis_dir_fini(struct cis_dir *dir);
