@@ -1,5 +1,6 @@
 /*
- * Lets one call of the program fail: the N-th of those that are wrapped by the linker.  For cisternd-points only.
+ * Lets one call of the program fail: the N-th of those that are wrapped by the linker, counted from its start, or from where a
+ * test says so itself (fail.h).  For cisternd-points and a unit test only.
  *
  *	CISTERN_FAIL=engine:N or keeper:N	which process, which call
  *	CISTERN_FAIL_TOKEN=PATH			counted while PATH is there; who can unlink it fails, so it happens once; the name of
@@ -27,8 +28,10 @@
 #include <liburing.h>
 
 #include "base/point.h"
+#include "fail.h"
 
 static atomic_long left; /* 0 and less: nothing fails (any more) */
+static atomic_bool has_failed;
 static char token[4096];
 
 __attribute__((constructor)) static void look(int argc, char **argv)
@@ -43,15 +46,29 @@ __attribute__((constructor)) static void look(int argc, char **argv)
 		atomic_store(&left, atol(what + strlen("engine:")));
 }
 
+void fail_at(long nth)
+{
+	atomic_store(&has_failed, false);
+	atomic_store(&left, nth);
+}
+
+bool fail_has(void)
+{
+	return atomic_load(&has_failed);
+}
+
 /* Is this the call?  Called before the real one. */
 static bool now(const char *name)
 {
 	char done[4200];
 	FILE *f;
 
-	if (atomic_load_explicit(&left, memory_order_relaxed) <= 0 || access(token, F_OK) || atomic_fetch_sub(&left, 1) != 1 ||
-	    unlink(token))
+	if (atomic_load_explicit(&left, memory_order_relaxed) <= 0 || (*token && access(token, F_OK)) ||
+	    atomic_fetch_sub(&left, 1) != 1 || (*token && unlink(token)))
 		return false;
+	atomic_store(&has_failed, true);
+	if (!*token)
+		return true;
 	snprintf(done, sizeof(done), "%s.done", token);
 	f = fopen(done, "we");
 	if (f) {
