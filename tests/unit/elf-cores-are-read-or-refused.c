@@ -257,6 +257,23 @@ static void test_refuses_truncated(void **state)
 	refused(&c, EMEDIUMTYPE, "not an ELF file");
 }
 
+/* Its headers were right when it was opened; whoever reads on must not get zeros. */
+static void test_a_core_that_shrinks_is_said_to(void **state)
+{
+	struct cis_image_source *src;
+	struct cis_error err;
+	uint8_t page[4096];
+	struct core c;
+
+	core_make(&c, pc, 3, 0);
+	assert_int_equal(cis_source_elf(c.path, &src, &err), 0);
+	assert_int_equal(ftruncate(c.fd, (off_t)c.phdr[1].p_offset + 100), 0);
+	assert_int_equal(src->read(src, 3 * 4096, page, sizeof(page), &err), -EIO);
+	assert_non_null(strstr(err.text, "in the middle of what its headers promise"));
+	src->close(src);
+	core_remove(&c);
+}
+
 static void test_refuses_filtered(void **state)
 {
 	struct core c;
@@ -352,6 +369,7 @@ int main(void)
 		cmocka_unit_test(test_refuses_shared_file_bytes),
 		cmocka_unit_test(test_refuses_wrapping),
 		cmocka_unit_test(test_refuses_truncated),
+		cmocka_unit_test(test_a_core_that_shrinks_is_said_to),
 		cmocka_unit_test(test_refuses_filtered),
 		cmocka_unit_test(test_refuses_parts_of_pages),
 		cmocka_unit_test(test_refuses_absurd_counts),

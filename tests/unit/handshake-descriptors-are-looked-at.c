@@ -158,6 +158,18 @@ static void test_uffd_without_its_api(void **state)
 	close(fd);
 }
 
+/* Each fork of the monitor would leave a descriptor with the daemon.  Asking for it takes CAP_SYS_PTRACE. */
+static void test_fork_events_are_refused(void **state)
+{
+	int fd, rc = cis_uffd_open(UFFD_FEATURE_EVENT_FORK, &fd);
+
+	if (rc == -EPERM)
+		skip();
+	assert_int_equal(rc, 0);
+	refuse(&fd, 1, "asks for fork events");
+	close(fd);
+}
+
 static void test_blocking_uffd_is_made_pollable(void **state)
 {
 	struct uffdio_api api = { .api = UFFD_API };
@@ -183,6 +195,7 @@ int main(void)
 		cmocka_unit_test(test_wrong_type),
 		cmocka_unit_test(test_useless_memfd),
 		cmocka_unit_test(test_uffd_without_its_api),
+		cmocka_unit_test(test_fork_events_are_refused),
 		cmocka_unit_test(test_blocking_uffd_is_made_pollable),
 	};
 
