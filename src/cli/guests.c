@@ -128,8 +128,14 @@ static void print_pages(const json_t *guest)
 
 int cli_guest_print(json_t *guest)
 {
+	struct cis_error err;
 	char size[32];
 
+	if (!*cli_text(guest, "id")) {
+		json_decref(guest);
+		cis_fail(&err, EPROTO, "%s: the answer has no guest", cli_control);
+		return cli_fail(&err);
+	}
 	if (cli_json)
 		return cli_print_json(guest);
 	printf("%s: %s\n", cli_text(guest, "id"), cli_text(guest, "state"));

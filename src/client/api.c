@@ -188,20 +188,6 @@ int cis_api_call(struct cis_api *api, const char *method, const char *path, cons
 	return 0;
 }
 
-int cis_api_text(struct cis_api *api, const char *path, char **ret, struct cis_error *err)
-{
-	long status = 0;
-	int r = transfer(api, "GET", path, NULL, &status, err);
-
-	if (r)
-		return r;
-	if (status < 200 || status > 299)
-		return fail_by_answer(api, status, err);
-	*ret = api->answer ? api->answer : strdup("");
-	api->answer = NULL;
-	return *ret ? 0 : cis_fail(err, ENOMEM, "%s: no memory", api->socket);
-}
-
 char *cis_api_escape(const char *text)
 {
 	char *curls = curl_easy_escape(NULL, text, 0), *copy = curls ? strdup(curls) : NULL;

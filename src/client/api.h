@@ -38,9 +38,6 @@ int cis_api_call(struct cis_api *api, const char *method, const char *path, cons
  */
 const char *cis_api_code(const struct cis_api *api);
 
-/** cis_api_text() - GET of something that is not JSON (metrics); malloc'ed.  Return as cis_api_call(). */
-int cis_api_text(struct cis_api *api, const char *path, char **ret, struct cis_error *err);
-
 /** cis_api_escape() - @text as one part of a path or query; malloc'ed, NULL when there is no memory. */
 char *cis_api_escape(const char *text);
 

@@ -4,6 +4,18 @@ import json
 import socketserver
 import threading
 
+# What a daemon never says, as the whole answer to any request for a guest of that name.
+NONSENSE = {
+    "text": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+    "list": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
+    "nothing": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "no-guest": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+    "no-reason": b"HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\n{}",
+    "teapot": b"HTTP/1.1 418 No\r\nContent-Length: 59\r\n\r\n" + b'{"error": {"code": "teapot", "message": "short and stout"}}',
+    "part": b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
+    "ssh": b"SSH-2.0-x\r\n",
+    "hangs-up": b"",
+}
 CODES = {"bad_request": 400, "not_found": 404, "bad_method": 405, "exists": 409, "wrong_state": 409,
          "upgrade_failed": 500, "timeout": 504}
 
@@ -105,6 +117,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return 200, {"from": {"version": "0.1.0", "pid": 812, "engine": 1}, "to": {"version": "0.2.0"}, "blackout_ms": 4.125}
 
     def handle_any(self):
+        nonsense = NONSENSE.get(self.path.split("?")[0].split("/")[-1])
+        if nonsense is not None:
+            self.wfile.write(nonsense)
+            self.close_connection = True
+            return
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         with open(self.folder + "/requests", "a") as log:
             log.write(("%s %s %s" % (self.command, self.path, body.decode())).strip() + "\n")
