@@ -26,7 +26,9 @@ for program in "$build"/fuzz/fuzz-*; do
 	mkdir -p "$build/found/$target" "fuzz/corpus/$target"
 	echo "== $target, $seconds s"
 	status=0
-	"$program" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -max_len=32768 -print_final_stats=1 \
+	dictionary=fuzz/$target.dict
+	[ -f "$dictionary" ] || dictionary=
+	"$program" ${dictionary:+"-dict=$dictionary"} -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -max_len=32768 -print_final_stats=1 \
 		-artifact_prefix="$build/crash-$target-" "$build/found/$target" "fuzz/corpus/$target" \
 		>"$build/$target.log" 2>&1 || status=$?
 	grep -E 'stat::number_of_executed_units|^SUMMARY|Test unit written' "$build/$target.log" || true
