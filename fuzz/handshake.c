@@ -20,7 +20,9 @@ static int feed(const uint8_t *text, size_t len, size_t piece, struct cis_handsh
 	FUZZ_CHECK(!cis_handshake_create(&hs));
 	for (size_t at = 0; at < len && !r; at += piece)
 		r = cis_handshake_feed(hs, text + at, piece < len - at ? piece : len - at, &done, &err);
-	if (!r)
+	if (r)
+		FUZZ_CHECK(cis_handshake_feed(hs, "]", 1, &done, NULL) == r); /* for good */
+	else
 		r = cis_handshake_end(hs, &err);
 	FUZZ_CHECK(r == 0 || r == -EPROTO);
 	FUZZ_CHECK(!r == (cis_handshake_layout(hs) != NULL));
@@ -73,7 +75,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	struct cis_handshake *cut, *whole;
 	int r;
 
-	if (len < 2)
+	if (!len)
 		return 0;
 	r = feed(data + 1, len - 1, data[0] + 1u, &cut);
 	FUZZ_CHECK(r == feed(data + 1, len - 1, len, &whole));

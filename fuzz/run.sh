@@ -24,6 +24,7 @@ for program in "$build"/fuzz/fuzz-*; do
 	*) continue ;;
 	esac
 	mkdir -p "$build/found/$target" "fuzz/corpus/$target"
+	[ "$target" != image_open ] || fuzz/image_corpus.py tests/golden/*.img "$build/found/$target"
 	echo "== $target, $seconds s"
 	status=0
 	dictionary=fuzz/$target.dict
