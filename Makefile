@@ -2,7 +2,7 @@
 BUILD ?= build
 MESON_OPTIONS ?=
 
-.PHONY: all build deps demo check bench scoreboard fuzz lab arm64 fresh install asan tsan clean
+.PHONY: all build deps demo check bench scoreboard fuzz coverage lab arm64 fresh install asan tsan clean
 
 all: build
 
@@ -40,6 +40,10 @@ scoreboard: build
 fuzz: deps
 	@fuzz/run.sh
 
+# Line coverage of what reads bytes of others: by the inputs of the fuzz targets, and by all tests.
+coverage: deps
+	@fuzz/coverage.sh tests
+
 # Tests that need a guest with another kernel.
 lab:
 	@tools/install-deps.sh build check demo
@@ -62,4 +66,4 @@ install: build
 	meson install -C $(BUILD)
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-arm64 build-lab build-asan build-tsan build-fuzz
+	rm -rf $(BUILD) $(BUILD)-arm64 build-lab build-asan build-tsan build-fuzz build-coverage
