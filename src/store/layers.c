@@ -134,7 +134,8 @@ static int parse_word(struct parser *p, const struct cis_layer_key *key, const c
 			return 0;
 		}
 		word = strchr(word, '|');
-		word += word ? 1 : 0;
+		if (word)
+			word++;
 	}
 	return refuse(p, "%s: '%s' is none of %s", key->name, value, key->words);
 }
