@@ -208,7 +208,7 @@ static void layer_close(struct cis_store *store)
 		l->ops->fini(l);
 	if (l->timer >= 0)
 		close(l->timer);
-	if (l->epoll >= 0)
+	if (l->owns_epoll && l->epoll >= 0)
 		close(l->epoll);
 	free(l->mine);
 	free(l);
@@ -263,9 +263,13 @@ int cis_layer_open(const struct cis_layer_ops *ops, const char *name, void *ctx,
 	l->ops = ops;
 	l->ctx = ctx;
 	l->inner = inner;
+	l->owns_epoll = inner->ops != &layer_ops;
 	l->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-	l->epoll = l->timer < 0 ? -1 : epoll_create1(EPOLL_CLOEXEC);
-	if (l->epoll < 0 || watch(l, l->timer) || watch(l, cis_store_fd(inner))) {
+	if (l->timer < 0)
+		l->epoll = -1;
+	else
+		l->epoll = l->owns_epoll ? epoll_create1(EPOLL_CLOEXEC) : layer_of(inner)->epoll;
+	if (l->epoll < 0 || watch(l, l->timer) || (l->owns_epoll && watch(l, cis_store_fd(inner)))) {
 		rc = cis_fail(err, errno, "store %s: timer: %s", name, strerror(errno));
 		cis_store_close(&l->store);
 		return rc;

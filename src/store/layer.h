@@ -50,7 +50,8 @@ struct cis_layer {
 	void *ctx;
 	void *mine; /* the layer's, of this handle; freed with it */
 	struct cis_store *inner;
-	int timer, epoll; /* epoll: the timer and the store below; it is what a caller polls */
+	int timer, epoll; /* epoll: the timers and the store below of a whole stack; it is what a caller polls */
+	bool owns_epoll;  /* the lowest layer does: the kernel lets epolls watch each other five deep, and the caller's counts */
 	struct cis_held *first, *last;
 	uint64_t armed_ns;
 	uint64_t finished; /* requests */

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -212,6 +213,31 @@ static void hangs(void **state)
 	assert_int_equal(b.err, -ETIMEDOUT);
 	assert_true(cis_now_ns(NULL) >= now + 5000000);
 	rig_close(&r);
+}
+
+/* Each has a timer, and whoever waits has an epoll of his own: a reaper that is only called when that says so gets all answers. */
+static void as_many_layers_as_there_may_be(void **state)
+{
+	static struct waited w[3];
+	struct epoll_event ev = { .events = EPOLLIN };
+	int ep = epoll_create1(EPOLL_CLOEXEC);
+	struct rig r;
+
+	rig_open(&r, "delay:time=1us+delay:time=2us+delay:time=3us+delay:time=4us+delay:time=5us+delay:time=6us+delay:time=7us+"
+		     "fault:every=2,errno=ENODEV");
+	assert_int_equal(epoll_ctl(ep, EPOLL_CTL_ADD, cis_store_fd(r.store), &ev), 0);
+	for (unsigned i = 0; i < 3; i++)
+		begin(&r, &w[i], i, 0);
+	while (!w[0].done || !w[1].done || !w[2].done) {
+		assert_int_equal(epoll_wait(ep, &ev, 1, 20000), 1);
+		cis_store_reap(r.store);
+	}
+	assert_int_equal(w[0].err, 0);
+	assert_int_equal(w[1].err, -ENODEV);
+	assert_int_equal(w[2].err, 0);
+	assert_int_equal(w[2].buf[0], 3);
+	rig_close(&r);
+	close(ep);
 }
 
 static void comes_short(void **state)
@@ -553,6 +579,7 @@ int main(void)
 		cmocka_unit_test(which_requests),	    cmocka_unit_test(for_a_time),
 		cmocka_unit_test(counted_over_all_handles), cmocka_unit_test(while_a_file_is_there),
 		cmocka_unit_test(hangs),		    cmocka_unit_test(comes_short),
+		cmocka_unit_test(as_many_layers_as_there_may_be),
 		cmocka_unit_test(order_changes),	    cmocka_unit_test(delays_are_distributed),
 		cmocka_unit_test(bytes_are_wrong),	    cmocka_unit_test(wrong_where_it_is_looked_at),
 		cmocka_unit_test(refusals),		    cmocka_unit_test(no_layers),
