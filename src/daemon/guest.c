@@ -267,6 +267,8 @@ int cis_guest_of_note(struct cis_engine *e, const struct cis_guest_note *note, s
 
 	if (cis_guest_find(e, note->id))
 		return cis_fail(err, EEXIST, "guest %s is there already", note->id);
+	if (cis_guest_by_serial(e, note->serial)) /* by which its listener and its connection are known */
+		return cis_fail(err, EEXIST, "guest %s has the serial of another", note->id);
 	rc = make_of_note(e, note, &g, err);
 	if (rc)
 		return rc;
