@@ -23,6 +23,7 @@
 #define SCAN_PAGES  4096u /* looked at in a turn, where there is nothing to fill */
 #define TOUCH_PAGES 128u  /* installed in a turn, with no job */
 #define SWEEP_PAGES 4096u
+#define BACK_PAGES  32u   /* out of the stash in a turn: 4 us each */
 #define BUSY_NS	    1000000u	/* too many reads are under way for one more */
 #define SWEEP_NS    10000000u	/* before the next pass, twice as long each time, up to ... */
 #define SWEEP_MAX_NS 1000000000u
@@ -141,10 +142,10 @@ static uint64_t hot_job_bytes(const struct cis_pager *p)
 struct cis_fill_job *cis_pager_next_job(struct cis_pager *p)
 {
 	struct cis_fill_job *job;
-	uint64_t end, stop = p->fill_done + SCAN_PAGES;
+	uint64_t end, stop = p->fill_done + SCAN_PAGES, spare = cis_reclaim_spare(p), room;
 
 	p->scan_more = false;
-	if (p->is_gone || p->paused || p->seen || p->trouble_ns || (p->trouble_pause_ns && p->jobs_out) || !cis_reclaim_room(p) ||
+	if (p->is_gone || p->paused || p->seen || p->trouble_ns || (p->trouble_pause_ns && p->jobs_out) || !spare ||
 	    !next_range(p, &end))
 		return NULL;
 	job = calloc(1, sizeof(*job));
@@ -157,7 +158,8 @@ struct cis_fill_job *cis_pager_next_job(struct cis_pager *p)
 	while (next_range(p, &end) && !job->nr_chunks && p->fill_done < stop) {
 		job->hot = in_hot_section(p);
 		job->img = p->fill_img;
-		gather(p, job, end, job->hot ? hot_job_bytes(p) : COLD_BYTES, stop);
+		room = job->hot ? hot_job_bytes(p) : COLD_BYTES;
+		gather(p, job, end, room >> p->page_shift < spare ? room : spare << p->page_shift, stop);
 	}
 	if (!job->nr_chunks) {
 		p->scan_more = next_range(p, &end);
@@ -244,38 +246,40 @@ void cis_pager_progress(const struct cis_pager *p, uint64_t *ret_done, uint64_t 
 
 /* The final pass. */
 
-static void sweep_page(struct cis_pager *p, uint64_t pgno)
+/* Return: whether the page was reclaimed. */
+static bool sweep_page(struct cis_pager *p, uint64_t pgno)
 {
 	struct cis_page_loc loc;
 	struct cis_fault f = { .pgno = pgno };
+	bool reclaimed = false;
 
 	switch (cis_page_state_at(p, pgno)) {
 	case CIS_PAGE_BUSY:
 		p->sweep_missed++;
-		return;
+		return false;
 	case CIS_PAGE_ABSENT:
 		break;
 	case CIS_PAGE_STASHED:
 	case CIS_PAGE_INFLIGHT:
 	case CIS_PAGE_FAR:
-		if (p->reclaim.budget != UINT64_MAX)
-			return; /* and so it never depends on the guest alone */
+		reclaimed = true;
 		break;
 	default:
-		return;
+		return false;
 	}
 	if (!cis_region_of_page(p, pgno))
-		return;
+		return false;
 	if (cis_fault_waits(p, pgno)) {
 		p->sweep_missed++;
-		return;
+		return false;
 	}
 	cis_image_locate(p->image, pgno, &loc);
-	if (loc.cls == CIS_CLASS_ZERO && cis_page_state_at(p, pgno) == CIS_PAGE_ABSENT)
-		return; /* a hole that reads as zeros once the region is unregistered */
+	if (loc.cls == CIS_CLASS_ZERO && !reclaimed)
+		return false; /* a hole that reads as zeros once the region is unregistered */
 	cis_fault(p, &f);
 	if (!cis_word_resident(cis_word_load(p, pgno)) && cis_page_state_at(p, pgno) != CIS_PAGE_POISONED)
 		p->sweep_missed++;
+	return reclaimed;
 }
 
 /* Zero pages from @pgno on, as many as the working set has there in a row, up to its entry @end. */
@@ -299,8 +303,9 @@ static void touch_zeros(struct cis_pager *p, const struct cis_region *r, uint64_
  */
 static bool fill_touched(struct cis_pager *p)
 {
-	uint64_t nr = cis_image_info(p->image)->nr_touched;
-	uint64_t end = nr - p->fill_touched < TOUCH_PAGES ? nr : p->fill_touched + TOUCH_PAGES;
+	uint64_t nr = cis_image_info(p->image)->nr_touched, spare = cis_reclaim_spare(p);
+	uint64_t most = spare < TOUCH_PAGES ? spare : TOUCH_PAGES;
+	uint64_t end = nr - p->fill_touched < most ? nr : p->fill_touched + most;
 
 	while (p->fill_touched < end && !p->is_gone) {
 		struct cis_fault f = { .pgno = cis_image_touched(p->image, p->fill_touched++) };
@@ -343,20 +348,39 @@ static bool in_trouble(struct cis_pager *p)
 	return p->trouble_ns;
 }
 
+void cis_fill_again(struct cis_pager *p)
+{
+	if (p->is_detached)
+		return;
+	if (p->have == CIS_FILL_ALL)
+		complete(p, CIS_FILL_HOT);
+	p->sweep = p->sweep_missed = 0;
+	p->again_ns = p->pause_ns = 0;
+}
+
+/* As much of it as there is room for. */
+static bool hot_is_in(struct cis_pager *p)
+{
+	if (p->hot_jobs_out)
+		return false;
+	return !cis_reclaim_spare(p) || (!in_hot_section(p) && fill_touched(p));
+}
+
 void cis_fill_sweep(struct cis_pager *p)
 {
+	unsigned back = 0;
 	uint64_t end;
 
 	if (p->have >= p->want || p->seen || p->paused || in_trouble(p))
 		return;
-	if (p->have < CIS_FILL_HOT && !in_hot_section(p) && !p->hot_jobs_out && fill_touched(p))
+	if (p->have < CIS_FILL_HOT && hot_is_in(p))
 		complete(p, CIS_FILL_HOT);
 	if (p->want < CIS_FILL_ALL || p->jobs_out || next_range(p, &end) || cis_pager_now(p) < p->again_ns)
 		return;
 	end = p->sweep + SWEEP_PAGES < p->nr_pages ? p->sweep + SWEEP_PAGES : p->nr_pages;
 	p->fill_busy = false;
-	while (p->sweep < end && !p->is_gone && !p->blocked_ns && !p->trouble_ns && !p->fill_busy)
-		sweep_page(p, p->sweep++);
+	while (p->sweep < end && !p->is_gone && !p->blocked_ns && !p->trouble_ns && !p->fill_busy && back < BACK_PAGES && cis_reclaim_spare(p))
+		back += sweep_page(p, p->sweep++);
 	if (p->fill_busy)
 		p->again_ns = p->now_ns + BUSY_NS;
 	if (p->blocked_ns) {
@@ -365,6 +389,10 @@ void cis_fill_sweep(struct cis_pager *p)
 	}
 	if (p->sweep < p->nr_pages)
 		return;
+	if (p->reclaim.budget != UINT64_MAX) { /* it never depends on itself alone; what is not there comes when it is touched */
+		p->again_ns = UINT64_MAX;
+		return;
+	}
 	if (!p->sweep_missed) {
 		complete(p, CIS_FILL_ALL);
 		return;
@@ -380,39 +408,11 @@ uint64_t cis_fill_deadline(const struct cis_pager *p)
 		return UINT64_MAX;
 	if (p->trouble_ns)
 		return p->trouble_ns;
+	if (!cis_reclaim_spare(p))
+		return UINT64_MAX; /* who makes room comes by */
 	if (p->scan_more || p->touch_more)
 		return 0;
 	if (p->jobs_out || in_hot_section(p))
 		return UINT64_MAX; /* the next job that is done brings it on */
 	return p->again_ns; /* 0: at once */
-}
-
-bool cis_pager_can_detach(const struct cis_pager *p)
-{
-	for (size_t i = 0; i < p->nr_regions; i++)
-		if (p->regions[i].kind == CIS_KIND_PRIVATE)
-			return false;
-	return p->reclaim.budget == UINT64_MAX && !cis_pager_remote(p);
-}
-
-int cis_pager_detach(struct cis_pager *p)
-{
-	if (p->have < CIS_FILL_ALL || !cis_pager_can_detach(p))
-		return -EBUSY;
-	/* What is a hole becomes the guest's alone, and an engine that takes over must not take it for ABSENT. */
-	for (uint64_t pgno = 0; pgno < p->nr_pages; pgno++)
-		if (cis_page_state_at(p, pgno) == CIS_PAGE_ABSENT)
-			cis_page_set(p, pgno, CIS_PAGE_RESIDENT, 0);
-	for (size_t i = 0; i < p->nr_regions; i++)
-		p->o.os->unregister(p->o.os_ctx, p->regions[i].hva, p->regions[i].bytes);
-	/*
-	 * Whoever waited goes on by itself, and may write: zeros for a fault that was read before would undo that.  Late ones
-	 * are only woken from now on.
-	 */
-	p->is_detached = true;
-	p->nr_deferred = 0;
-	p->nr_left = 0;
-	cis_ring_drop(&p->o.state, cis_ring_used(&p->o.state));
-	cis_pager_wake_all(p);
-	return 0;
 }

@@ -47,6 +47,13 @@ static int os_unregister(void *ctx, uint64_t addr, uint64_t len)
 	return cis_uffd_unregister(*(int *)ctx, addr, len);
 }
 
+static int os_watch(void *ctx, uint64_t addr, uint64_t len, bool minor)
+{
+	uint64_t mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP | (minor ? UFFDIO_REGISTER_MODE_MINOR : 0);
+
+	return cis_uffd_register(*(int *)ctx, addr, len, mode);
+}
+
 static int os_allocate(void *ctx, void *addr, uint64_t len)
 {
 	(void)ctx;
@@ -86,6 +93,7 @@ const struct cis_pager_os cis_pager_os_uffd = {
 	.poison = os_poison,
 	.wake = os_wake,
 	.unregister = os_unregister,
+	.watch = os_watch,
 	.allocate = os_allocate,
 	.copy_protected = os_copy_protected,
 	.protect = os_protect,

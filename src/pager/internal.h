@@ -448,6 +448,9 @@ void cis_reclaim_make_room(struct cis_pager *p, unsigned nr);
 /** cis_reclaim_room() - pages that may come beside those that somebody waits for. */
 uint64_t cis_reclaim_room(const struct cis_pager *p);
 
+/** cis_reclaim_spare() - pages that may come though nobody waits for them: beyond that reclaim would begin, and undo what a fill does. */
+uint64_t cis_reclaim_spare(const struct cis_pager *p);
+
 /** cis_reclaim_step() - a bounded piece of what is to be done in any case. */
 void cis_reclaim_step(struct cis_pager *p);
 /** cis_reclaim_wants() - there is a job for a worker. */
@@ -510,8 +513,15 @@ bool cis_remote_quiesce(struct cis_pager *p);
 /** cis_remote_adopt() - words of another engine: which pages are where.  Return: 0 or -EBADMSG. */
 int cis_remote_adopt(struct cis_pager *p, struct cis_error *err);
 
+/* attach.c */
+
+/** cis_attach() - be told of missing pages and of writes to protected ones, where there is a view.  Return: 0, -EOPNOTSUPP, -ENOMEM, ... */
+int cis_attach(struct cis_pager *p, struct cis_error *err);
+
 /* fill.c */
 void cis_fill_sweep(struct cis_pager *p);
+/** cis_fill_again() - pages may have gone, or may come back: what is there still is seen by another sweep. */
+void cis_fill_again(struct cis_pager *p);
 /** cis_fill_trouble() - a read for it failed, and is left to later: pause, longer each time. */
 void cis_fill_trouble(struct cis_pager *p, const struct cis_error *err);
 uint64_t cis_fill_deadline(const struct cis_pager *p);

@@ -72,6 +72,7 @@ struct cis_pager_os {
 	int (*poison)(void *ctx, uint64_t dst, uint64_t len, uint64_t *ret_done);
 	int (*wake)(void *ctx, uint64_t dst, uint64_t len);
 	int (*unregister)(void *ctx, uint64_t addr, uint64_t len);
+	int (*watch)(void *ctx, uint64_t addr, uint64_t len, bool minor); /* register it for writes too, whatever it was before */
 	int (*allocate)(void *ctx, void *addr, uint64_t len); /* of this process: -ENOMEM instead of SIGBUS */
 	int (*copy_protected)(void *ctx, uint64_t dst, const void *src, uint64_t len, uint64_t *ret_done);
 	int (*protect)(void *ctx, uint64_t addr, uint64_t len, bool on); /* against writes; off: wakes who waited */
@@ -290,10 +291,14 @@ struct cis_reclaim_opts {
 /**
  * cis_pager_reclaim() - from now on
  *
- * The regions that have a view must be registered for write protection.  Pages go in the order in which they came (FluidMem's
- * list, which it calls LRU; nothing tells which pages are read, see doc/design/008).
+ * A guest that was detached is watched again.  Pages go in the order in which they came (FluidMem's list, which it calls LRU;
+ * nothing tells which pages are read, see doc/design/008).
  *
- * Return: 0; -EOPNOTSUPP (no region has a view; a state memfd of an older layout), -ENOMEM.
+ * A guest that is being filled gets as much as its budget has room for, and what was reclaimed comes back when the budget
+ * rises, if all of it is wanted (cis_pager_fill()).  It is filled wholly only when there is no budget any more.
+ *
+ * Return: 0; -EOPNOTSUPP (no region has a view; a state memfd of an older layout; a kernel that cannot protect shared memory
+ * against writes), -ENOMEM.
  */
 int cis_pager_reclaim(struct cis_pager *p, const struct cis_reclaim_opts *opts, struct cis_error *err);
 
@@ -302,6 +307,9 @@ uint64_t cis_pager_resident(const struct cis_pager *p);
 
 /** cis_pager_remote() - pages that were reclaimed and have content. */
 uint64_t cis_pager_remote(const struct cis_pager *p);
+
+/** cis_pager_stash_bytes() - memory that the stash takes. */
+uint64_t cis_pager_stash_bytes(struct cis_pager *p);
 
 /** cis_pager_moved() - see struct cis_pages_opts; the namespace is this pager's. */
 bool cis_pager_moved(struct cis_pager *p, const struct cis_key *key, uint32_t from, uint32_t to);

@@ -76,10 +76,15 @@ uint64_t cis_pager_remote(const struct cis_pager *p)
 	return pages[CIS_PAGE_STASHED] + pages[CIS_PAGE_INFLIGHT] + pages[CIS_PAGE_FAR];
 }
 
+uint64_t cis_pager_stash_bytes(struct cis_pager *p)
+{
+	return p->reclaim.stash.area ? cis_stash_used(&p->reclaim.stash) : 0;
+}
+
 int cis_pager_reclaim(struct cis_pager *p, const struct cis_reclaim_opts *opts, struct cis_error *err)
 {
 	struct cis_reclaim *r = &p->reclaim;
-	bool any = false, claim_far;
+	bool any = false, claim_far, limited = opts->budget_pages != UINT64_MAX;
 	int rc;
 
 	for (size_t i = 0; i < p->nr_regions; i++)
@@ -93,6 +98,9 @@ int cis_pager_reclaim(struct cis_pager *p, const struct cis_reclaim_opts *opts, 
 	if (opts->pages && memcmp(r->o.ns, opts->ns, sizeof(r->o.ns)) && r->o.pages)
 		return cis_fail(err, EBUSY, "its namespace cannot change");
 	claim_far = opts->pages && !r->o.pages;
+	rc = limited && (!r->on || p->is_detached) ? cis_attach(p, err) : 0;
+	if (rc)
+		return rc;
 	r->o = *opts;
 	rc = claim_far ? cis_far_claim(p, err) : 0;
 	if (rc) {
@@ -101,8 +109,10 @@ int cis_pager_reclaim(struct cis_pager *p, const struct cis_reclaim_opts *opts, 
 	}
 	r->budget = opts->budget_pages;
 	r->full_ns = 0;
-	r->on = true;
+	r->on |= limited;
 	cis_log_limit(r->stash.log, opts->stash_bytes);
+	if (r->on)
+		cis_fill_again(p);
 	return 0;
 }
 
@@ -282,15 +292,31 @@ uint64_t cis_reclaim_room(const struct cis_pager *p)
 	return resident < p->reclaim.budget ? p->reclaim.budget - resident : 0;
 }
 
-/* Pages above what leaves some room for the next faults. */
+/* Reclaim stops there: some room is left for the next faults. */
+static uint64_t low_mark(const struct cis_reclaim *r)
+{
+	uint64_t ahead = r->o.sync ? 0 : r->budget / AHEAD_SHARE;
+
+	if (ahead < DIRECT && !r->o.sync)
+		ahead = DIRECT < r->budget / 2 ? DIRECT : r->budget / 2;
+	return r->budget - (ahead < AHEAD_MAX ? ahead : AHEAD_MAX);
+}
+
 static uint64_t surplus(const struct cis_pager *p)
 {
 	const struct cis_reclaim *r = &p->reclaim;
-	uint64_t ahead = r->o.sync ? 0 : r->budget / AHEAD_SHARE, resident = cis_pager_resident(p);
+	uint64_t resident = cis_pager_resident(p), low = low_mark(r);
 
-	if (ahead > AHEAD_MAX)
-		ahead = AHEAD_MAX;
-	return r->on && resident > r->budget - ahead ? resident - (r->budget - ahead) : 0;
+	return r->on && resident > low ? resident - low : 0;
+}
+
+uint64_t cis_reclaim_spare(const struct cis_pager *p)
+{
+	uint64_t pages[CIS_PAGE_STATES], taken, low = low_mark(&p->reclaim);
+
+	cis_pager_pages(p, pages);
+	taken = pages[CIS_PAGE_RESIDENT] + pages[CIS_PAGE_CLEAN] + pages[CIS_PAGE_BUSY];
+	return taken < low ? low - taken : 0;
 }
 
 bool cis_reclaim_wants(const struct cis_pager *p)

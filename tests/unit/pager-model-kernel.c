@@ -244,6 +244,18 @@ static int k_unregister(void *ctx, uint64_t addr, uint64_t len)
 	return 0;
 }
 
+static int k_watch(void *ctx, uint64_t addr, uint64_t len, bool minor)
+{
+	struct world *w = ctx;
+
+	world_chance(w);
+	if (minor != (w->memory == ALIASED))
+		world_see(w, "watched for other faults than its memory has", (addr - HVA) / TEST_PAGE);
+	for (uint64_t p = (addr - HVA) / TEST_PAGE; p < (addr + len - HVA) / TEST_PAGE; p++)
+		w->watched[p] = true;
+	return 0;
+}
+
 static int k_protect(void *ctx, uint64_t addr, uint64_t len, bool on)
 {
 	struct world *w = ctx;
@@ -254,8 +266,11 @@ static int k_protect(void *ctx, uint64_t addr, uint64_t len, bool on)
 		return -EAGAIN;
 	if (first < w->split && first + nr > w->split)
 		return -ENOENT;
-	for (uint64_t i = first; i < first + nr; i++)
+	for (uint64_t i = first; i < first + nr; i++) {
+		if (!w->watched[i])
+			world_see(w, "protected, but not watched", i);
 		w->wp[i] = on;
+	}
 	if (!on)
 		wake(w, first, nr);
 	return 0;
@@ -288,7 +303,8 @@ static bool k_present(void *ctx, void *addr)
 
 const struct cis_pager_os world_kernel = {
 	.read = k_read, .copy = k_copy, .zero = k_zero, .cont = k_cont, .poison = k_poison, .wake = k_wake,
-	.unregister = k_unregister, .copy_protected = k_copy_protected, .protect = k_protect, .punch = k_punch, .present = k_present,
+	.unregister = k_unregister, .watch = k_watch, .copy_protected = k_copy_protected, .protect = k_protect, .punch = k_punch,
+	.present = k_present,
 };
 
 /* Threads of the guest. */

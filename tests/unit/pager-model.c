@@ -241,6 +241,19 @@ static void check_counts(struct world *w)
 		world_see(w, "the stash keeps what nobody wants, or the other way round", 0);
 }
 
+/* A guest that is filled wholly has all that has content, so it may be given to the kernel. */
+static void check_filled(struct world *w)
+{
+	if (cis_pager_filled(w->pager) != CIS_FILL_ALL)
+		return;
+	for (uint64_t p = 0; p < PAGES; p++) {
+		enum cis_page_state s = cis_word_state(w->state.words[p]);
+
+		if (s == CIS_PAGE_STASHED || (s == CIS_PAGE_ABSENT && !world_is_zero(w->content + p * TEST_PAGE)))
+			world_see(w, "filled wholly, but not there", p);
+	}
+}
+
 /* What the words say and what is mapped agree, but for what is under way. */
 static void check_words(struct world *w)
 {
@@ -358,8 +371,10 @@ static void live_step(struct world *w)
 		world_vcpu_step(w, &w->vcpu[world_dice(w, 2)], false);
 	}
 	check_words(w);
-	if (w->pager)
+	if (w->pager) {
 		check_counts(w);
+		check_filled(w);
+	}
 }
 
 bool world_step(struct world *w)

@@ -69,6 +69,7 @@ struct world {
 	bool present[PAGES];	/* mapped in the guest */
 	bool cached[PAGES];	/* shared: in the memfd, and stays there when the host drops the mapping */
 	bool poisoned[PAGES];
+	bool watched[PAGES];	/* registered for that */
 	bool wp[PAGES];		/* protected against writes */
 	struct vcpu vcpu[VCPUS];
 	struct balloon balloon[BALLOONS];
