@@ -57,6 +57,8 @@
 	X(evict_punched)   /* one run is out of the guest */                                                  \
 	X(evict_settled)   /* one word is HELD no more */                                                     \
 	X(evict_done)	   /* all are */                                                                      \
+	X(stash_copied)	   /* one value lies twice in the stash, its word names the old one */                \
+	X(stash_moved)	   /* its word names the new one */                                                   \
 	X(stash_coming)    /* one page is about to be installed from the stash */                             \
 	X(stash_come)	   /* it is, and in the stash too */                                                  \
 	X(far_coming)      /* one page is being read from the store */                                        \

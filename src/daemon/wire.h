@@ -85,7 +85,7 @@
 #define CIS_WIRE_HEAD_BYTES 32u
 #define CIS_WIRE_BODY_MAX   (32u << 10)
 #define CIS_WIRE_FDS_MAX    8u /* a message, and a connection */
-#define CIS_WIRE_STATE_MAX  (64ull << 30)
+#define CIS_WIRE_STATE_MAX  (512ull << 30) /* of the largest guest: words, trace and stash */
 #define CIS_WIRE_NOTE_MAX   (24u << 10)
 #define CIS_WIRE_SAY_MAX    1024u
 #define CIS_WIRE_ORPHAN     61 /* ENODATA */

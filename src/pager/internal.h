@@ -457,6 +457,11 @@ void cis_reclaim_step(struct cis_pager *p);
 bool cis_reclaim_wants(const struct cis_pager *p);
 uint64_t cis_reclaim_deadline(const struct cis_pager *p);
 
+/* clean.c */
+
+/** cis_clean() - if the stash is short of room, empty a segment of it: at most 48 values, 50 us.  Return: whether anything has moved. */
+bool cis_clean(struct cis_pager *p);
+
 /* prefetch.c */
 
 /** cis_prefetch() - a page was asked for, and is back or on its way: bring those that are likely to be next. */
@@ -506,6 +511,13 @@ void cis_fault_stashed(struct cis_pager *p, const struct cis_fault *f, const str
 void cis_fault_protected(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r);
 /** cis_remote_forget() - the page's word was @word, and is not any more: what is kept of it outside goes. */
 void cis_remote_forget(struct cis_pager *p, uint64_t pgno, uint64_t word);
+
+/**
+ * cis_remote_next() - the next value that a word names, from byte @at of the stash on, which goes behind it
+ *
+ * What was freed lies between them.  Return: NULL: there is none before @end.
+ */
+const struct cis_value *cis_remote_next(const struct cis_pager *p, uint64_t *at, uint64_t end, uint64_t *ret_word);
 
 /** cis_remote_quiesce() - give up what is under way between stash and store.  Return: true when nothing is. */
 bool cis_remote_quiesce(struct cis_pager *p);

@@ -14,6 +14,7 @@
 
 #define FULL_NS	      100000000u /* the stash had no room */
 #define SCAN_PAGES    65536u	 /* looked at in one step, 50 us */
+#define DROP_PAGES    1024u	 /* given back in one, up to 1 ms */
 #define JOBS_MAX      2u
 #define DIRECT	      16u   /* pages beyond what is needed, when workers were not fast enough: not each fault shall wait */
 #define AHEAD_SHARE   64u   /* of the budget is kept free ahead of faults */
@@ -98,9 +99,12 @@ int cis_pager_reclaim(struct cis_pager *p, const struct cis_reclaim_opts *opts, 
 	if (opts->pages && memcmp(r->o.ns, opts->ns, sizeof(r->o.ns)) && r->o.pages)
 		return cis_fail(err, EBUSY, "its namespace cannot change");
 	claim_far = opts->pages && !r->o.pages;
-	rc = limited && (!r->on || p->is_detached) ? cis_attach(p, err) : 0;
-	if (rc)
-		return rc;
+	if (limited && (!r->on || p->is_detached)) {
+		rc = cis_attach(p, err);
+		if (rc)
+			return rc;
+		r->scanned = 0;
+	}
 	r->o = *opts;
 	rc = claim_far ? cis_far_claim(p, err) : 0;
 	if (rc) {
@@ -132,16 +136,39 @@ void cis_reclaim_list(struct cis_pager *p, uint64_t pgno, uint64_t nr)
 	}
 }
 
+/* A page that its monitor has allocated and nobody has filled: it is not counted, and takes memory all the same. */
+static bool is_idle(const struct cis_pager *p, const struct cis_region *r, uint64_t pgno)
+{
+	return cis_region_of_page(p, pgno) == r && cis_page_state_at(p, pgno) == CIS_PAGE_ABSENT;
+}
+
+/* Return: how many pages from @pgno on were given back. */
+static uint64_t drop_idle(struct cis_pager *p, uint64_t pgno, uint64_t most)
+{
+	const struct cis_region *r = cis_region_of_page(p, pgno);
+	uint64_t nr = 0;
+
+	if (!r || !r->alias || !r->view)
+		return 0;
+	while (nr < most && is_idle(p, r, pgno + nr))
+		nr++;
+	if (nr)
+		p->o.os->punch(p->o.os_ctx, r->view + ((pgno << p->page_shift) - r->offset), nr << p->page_shift);
+	return nr;
+}
+
 /* Those that were there before there was a budget, or came under another engine. */
 static void scan(struct cis_pager *p)
 {
 	struct cis_reclaim *r = &p->reclaim;
-	uint64_t nr = p->nr_pages - r->scanned;
+	uint64_t end = p->nr_pages - r->scanned < SCAN_PAGES ? p->nr_pages : r->scanned + SCAN_PAGES, dropped = 0, nr;
 
-	if (nr > SCAN_PAGES)
-		nr = SCAN_PAGES;
-	cis_reclaim_list(p, r->scanned, nr);
-	r->scanned += nr;
+	while (r->scanned < end && dropped < DROP_PAGES) {
+		cis_reclaim_list(p, r->scanned, 1);
+		nr = drop_idle(p, r->scanned, end - r->scanned < DROP_PAGES ? end - r->scanned : DROP_PAGES);
+		dropped += nr;
+		r->scanned += nr ? nr : 1;
+	}
 }
 
 /* Return: false when there is none. */
@@ -246,7 +273,7 @@ static void settle(struct cis_pager *p, struct cis_evict_job *job)
 	p->stats->evicted_zero += job->nr_zero;
 	p->stats->evicted_clean += job->nr_clean;
 	r->idle = false;
-	if (job->no_room) {
+	if (job->no_room && !cis_clean(p)) {
 		p->stats->stash_full++;
 		r->full_ns = cis_pager_now(p) + FULL_NS;
 	}
@@ -336,6 +363,7 @@ void cis_reclaim_step(struct cis_pager *p)
 	is_full(p);
 	if (r->scanned < p->nr_pages)
 		scan(p);
+	cis_clean(p);
 	if (r->o.sync && !r->full_ns && surplus(p)) /* the budget was cut */
 		evict_now(p, surplus(p));
 }

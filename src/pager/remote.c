@@ -24,6 +24,22 @@ void cis_remote_forget(struct cis_pager *p, uint64_t pgno, uint64_t word)
 	}
 }
 
+const struct cis_value *cis_remote_next(const struct cis_pager *p, uint64_t *at, uint64_t end, uint64_t *ret_word)
+{
+	while (*at < end) {
+		const struct cis_value *v = (const struct cis_value *)(p->reclaim.stash.area + *at);
+		uint64_t pgno = v->id >> 24, word = pgno < p->nr_pages ? cis_word_load(p, pgno) : 0;
+
+		if (cis_word_stashed(word) && cis_log_off(cis_word_cookie(word)) == *at) {
+			*at += (cis_value_bytes(v) + CIS_LOG_UNIT - 1) & ~(uint64_t)(CIS_LOG_UNIT - 1);
+			*ret_word = word;
+			return v;
+		}
+		*at += CIS_LOG_UNIT;
+	}
+	return NULL;
+}
+
 bool cis_remote_quiesce(struct cis_pager *p)
 {
 	bool back = cis_writeback_quiesce(p); /* may leave something to delete */

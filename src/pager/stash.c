@@ -100,24 +100,54 @@ uint64_t cis_stash_oldest(struct cis_stash *s)
 	return ret;
 }
 
-uint32_t cis_stash_put(struct cis_stash *s, const struct cis_value *v, const void *stored)
+static uint32_t alloc(struct cis_stash *s, uint32_t bytes, bool spare)
 {
-	uint32_t bytes = cis_value_bytes(v), loc;
-	char *at;
+	uint32_t loc;
 
 	pthread_mutex_lock(&s->lock);
-	loc = cis_log_alloc(s->log, bytes, false);
+	loc = cis_log_alloc(s->log, bytes, spare);
 	if (loc)
 		opened(s, (uint32_t)(cis_log_off(loc) / CIS_STASH_SEGMENT));
 	if (loc && cis_log_off(loc) + CIS_STASH_SEGMENT > s->backed)
 		s->backed = (cis_log_off(loc) & ~(uint64_t)(CIS_STASH_SEGMENT - 1)) + CIS_STASH_SEGMENT;
 	pthread_mutex_unlock(&s->lock);
+	return loc;
+}
+
+uint32_t cis_stash_put(struct cis_stash *s, const struct cis_value *v, const void *stored)
+{
+	uint32_t loc = alloc(s, cis_value_bytes(v), false);
+	char *at = s->area + cis_log_off(loc);
+
 	if (!loc)
 		return 0;
-	at = s->area + cis_log_off(loc);
 	memcpy(at, v, sizeof(*v));
 	memcpy(at + sizeof(*v), stored, v->stored_bytes);
 	return loc;
+}
+
+uint32_t cis_stash_copy(struct cis_stash *s, uint32_t loc)
+{
+	const struct cis_value *v = cis_stash_at(s, loc);
+	uint32_t to = alloc(s, cis_value_bytes(v), true);
+
+	if (to)
+		memcpy(cis_stash_at(s, to), v, cis_value_bytes(v));
+	return to;
+}
+
+bool cis_stash_victim(struct cis_stash *s, uint64_t *ret_from, uint64_t *ret_end)
+{
+	uint32_t segment;
+
+	pthread_mutex_lock(&s->lock);
+	segment = cis_log_victim(s->log);
+	pthread_mutex_unlock(&s->lock);
+	if (segment == CIS_LOG_NONE)
+		return false;
+	*ret_from = segment ? (uint64_t)segment * CIS_STASH_SEGMENT : CIS_LOG_UNIT;
+	*ret_end = ((uint64_t)segment + 1) * CIS_STASH_SEGMENT;
+	return true;
 }
 
 /* The lowest are used again first, so what is far above what is used is not wanted soon. */

@@ -66,6 +66,12 @@ static inline struct cis_value *cis_stash_at(const struct cis_stash *s, uint32_t
 	return (struct cis_value *)(s->area + cis_log_off(loc));
 }
 
+/** cis_stash_copy() - of the value at @loc, which stays; may use what is kept for that.  Return: the copy's loc; 0: the stash is full. */
+uint32_t cis_stash_copy(struct cis_stash *s, uint32_t loc);
+
+/** cis_stash_victim() - room is short: the bytes in which the segment lies that is worth emptying most.  Return: false: there is none. */
+bool cis_stash_victim(struct cis_stash *s, uint64_t *ret_from, uint64_t *ret_end);
+
 /** cis_stash_free() - the value has another authority, or none. */
 void cis_stash_free(struct cis_stash *s, uint32_t loc);
 

@@ -50,11 +50,16 @@ static uint64_t trace_end(unsigned layout, uint64_t nr_pages)
 	return words_end(layout, nr_pages) + trace;
 }
 
-/* Room for each page of 4 KiB, should none shrink, with its header, and for what is lost at the ends of segments. */
+/*
+ * Room for half as much again as all pages of 4 KiB can take, should none shrink: when it is short, enough of a segment is holes for its being
+ * worth emptying.
+ */
 static uint64_t stash_bytes(unsigned layout, uint64_t nr_pages)
 {
-	uint64_t bytes = nr_pages * (PAGE + PAGE / 16) + 4 * (uint64_t)CIS_STASH_SEGMENT;
+	uint64_t bytes = nr_pages * (PAGE + PAGE / 2) + 4 * (uint64_t)CIS_STASH_SEGMENT;
 
+	if (bytes > CIS_STASH_MAX)
+		bytes = CIS_STASH_MAX;
 	return layout < 3 ? 0 : bytes & ~(uint64_t)(CIS_STASH_SEGMENT - 1);
 }
 

@@ -26,6 +26,7 @@
 #define CIS_RING_SLOTS	 1024u /* 32 KiB */
 #define CIS_STATS_ROOM	 32768u
 #define CIS_STASH_SEGMENT (256u << 10)
+#define CIS_STASH_MAX ((256ull << 30) - CIS_STASH_SEGMENT) /* what a page's cookie can say, in units of 64 bytes */
 
 /**
  * enum cis_page_state - the states of architecture.md

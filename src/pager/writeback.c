@@ -85,24 +85,15 @@ static void done(struct cis_store_req *req, int code)
 		p->o.stirred(p->o.ctx);
 }
 
-/* The next value of the stash that is one, from the cursor on; what was freed lies between them. */
 static const struct cis_value *next_value(struct cis_pager *p, uint64_t *ret_word)
 {
 	struct cis_reclaim *r = &p->reclaim;
+	const struct cis_value *v;
 
-	while (r->cursor < r->cursor_end) {
-		const struct cis_value *v = (const struct cis_value *)(r->stash.area + r->cursor);
-		uint64_t pgno = v->id >> 24, word = pgno < p->nr_pages ? cis_word_load(p, pgno) : 0;
-
-		if (cis_word_stashed(word) && cis_log_off(cis_word_cookie(word)) == r->cursor) {
-			r->cursor += (cis_value_bytes(v) + CIS_LOG_UNIT - 1) & ~(uint64_t)(CIS_LOG_UNIT - 1);
-			r->held |= cis_word_flags(word) != 0; /* reclaim is at it still */
-			if (cis_word_state(word) != CIS_PAGE_STASHED || cis_word_flags(word))
-				continue;
-			*ret_word = word;
+	while ((v = cis_remote_next(p, &r->cursor, r->cursor_end, ret_word))) {
+		r->held |= cis_word_flags(*ret_word) != 0; /* reclaim is at it still */
+		if (cis_word_state(*ret_word) == CIS_PAGE_STASHED && !cis_word_flags(*ret_word))
 			return v;
-		}
-		r->cursor += CIS_LOG_UNIT;
 	}
 	return NULL;
 }

@@ -26,6 +26,7 @@ static struct world {
 	uint64_t now_ns, most; /* pages that were there at once */
 	unsigned watched, unregistered;
 	int watch_rc;
+	uint64_t fault; /* hva of a page that is waited for, or 0 */
 } w;
 
 static uint64_t page_of(uint64_t hva)
@@ -35,7 +36,12 @@ static uint64_t page_of(uint64_t hva)
 
 static int k_read(void *ctx, struct uffd_msg *msgs, size_t max, size_t *ret_n)
 {
-	return -EAGAIN;
+	if (!w.fault)
+		return -EAGAIN;
+	msgs[0] = (struct uffd_msg){ .event = UFFD_EVENT_PAGEFAULT, .arg.pagefault.address = w.fault };
+	w.fault = 0;
+	*ret_n = 1;
+	return 0;
 }
 
 static void install(uint64_t pgno, const void *src)
@@ -302,6 +308,34 @@ static void who_was_given_to_the_kernel_is_taken_back(void **state)
 		assert_memory_equal(w.mem + p * TEST_PAGE, w.content + p * TEST_PAGE, TEST_PAGE);
 	assert_int_equal(cis_pager_detach(w.pager), 0);
 	assert_int_equal(w.unregistered, 4);
+	budget(BUDGET);
+	run();
+	assert_int_equal(w.watched, 4);
+	assert_in_range(cis_pager_resident(w.pager), BUDGET - 32, BUDGET);
+	close_guest();
+}
+
+/* In whatever order they come back: holes that they leave in the stash are made one. */
+static void pages_that_do_not_compress_have_room(void **state)
+{
+	uint64_t rnd = 1;
+
+	open_guest();
+	assert_int_equal(cis_pager_reclaim(w.pager, &(struct cis_reclaim_opts){ .budget_pages = 64, .stash_bytes = UINT64_MAX,
+										  .codec = CIS_CODEC_RAW, .sync = true }, NULL), 0);
+	for (unsigned i = 0; i < 100000; i++) {
+		uint64_t pgno = test_random(&rnd) % PAGES;
+
+		if (w.present[pgno] || pgno == 7)
+			continue;
+		w.fault = HVA + pgno * TEST_PAGE;
+		cis_pager_run(w.pager);
+		assert_true(w.present[pgno]);
+		assert_memory_equal(w.mem + pgno * TEST_PAGE, w.content + pgno * TEST_PAGE, TEST_PAGE);
+	}
+	assert_int_equal(cis_pager_stats(w.pager)->stash_full, 0);
+	assert_int_equal(w.most, 64);
+	assert_int_equal(cis_pager_resident(w.pager) + cis_pager_remote(w.pager), PAGES - 1);
 	close_guest();
 }
 
@@ -350,6 +384,7 @@ int main(void)
 		cmocka_unit_test(what_fits_of_the_hot_section_is_all_of_it),
 		cmocka_unit_test(what_was_reclaimed_comes_back),
 		cmocka_unit_test(who_was_given_to_the_kernel_is_taken_back),
+		cmocka_unit_test(pages_that_do_not_compress_have_room),
 		cmocka_unit_test(a_kernel_that_cannot_leaves_it_as_it_was),
 	};
 

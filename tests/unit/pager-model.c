@@ -149,7 +149,7 @@ static void budget_step(struct world *w)
 	static const enum cis_codec codecs[] = { CIS_CODEC_RAW, CIS_CODEC_MASK, CIS_CODEC_LZ4 };
 
 	w->reclaim = (struct cis_reclaim_opts){ .budget_pages = 4 + world_dice(w, world_dice(w, 2) ? PAGES : 20), .codec = codecs[world_dice(w, 3)],
-						.stash_bytes = world_dice(w, 4) ? UINT64_MAX : 3 * CIS_STASH_SEGMENT, .sync = world_dice(w, 2), .prefetch = world_dice(w, 2) };
+						.stash_bytes = world_dice(w, 2) ? UINT64_MAX : 3 * CIS_STASH_SEGMENT, .sync = world_dice(w, 2), .prefetch = world_dice(w, 2) };
 	if (!world_dice(w, 4))
 		w->reclaim.budget_pages = UINT64_MAX;
 	w->reclaim.pages = w->pages.ops ? &w->pages : NULL;
@@ -249,7 +249,7 @@ static void check_filled(struct world *w)
 	for (uint64_t p = 0; p < PAGES; p++) {
 		enum cis_page_state s = cis_word_state(w->state.words[p]);
 
-		if (s == CIS_PAGE_STASHED || (s == CIS_PAGE_ABSENT && !world_is_zero(w->content + p * TEST_PAGE)))
+		if (cis_word_stashed(w->state.words[p]) || s == CIS_PAGE_FAR || (s == CIS_PAGE_ABSENT && !world_is_zero(w->content + p * TEST_PAGE)))
 			world_see(w, "filled wholly, but not there", p);
 	}
 }

@@ -16,7 +16,7 @@
 #define V2_TRACE (V2_WORDS + 12288u)
 #define V2_BYTES (V2_TRACE + 8192u)
 #define V3_STASH 262144u
-#define V3_BYTES (V3_STASH + 28 * 262144u) /* 1500 x 4352 + 1 MiB, rounded down */
+#define V3_BYTES (V3_STASH + 39 * 262144u) /* 1500 x 6144 + 1 MiB, rounded down */
 
 static void put32(uint8_t *at, uint32_t v)
 {
