@@ -40,7 +40,7 @@ struct server {
 	/* faults that could not be answered while events were waiting */
 	uint64_t put_off[4 * PAGES];
 	size_t nr_put_off;
-	bool forget_removes;
+	bool forget_removes, lose_writes;
 	int64_t wrong_page, poison_page, hold_page;
 };
 
@@ -238,6 +238,15 @@ static void answer(uint64_t hva)
 		assert_int_equal(r, 0);
 }
 
+/* The page that was touched before this one is as it was in the image again. */
+static void lose_writes(void)
+{
+	uint64_t page = srv.nr_touched ? srv.touched[srv.nr_touched - 1] : 0;
+
+	if (srv.lose_writes && fallocate(srv.mem.memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(page * PAGE), PAGE))
+		fail_msg("page %llu cannot be punched", (unsigned long long)page);
+}
+
 static void take_event(const struct uffd_msg *msg)
 {
 	if (msg->event == UFFD_EVENT_REMOVE) {
@@ -247,6 +256,7 @@ static void take_event(const struct uffd_msg *msg)
 	} else if (msg->event == UFFD_EVENT_PAGEFAULT) {
 		uint64_t hva = msg->arg.pagefault.address & ~(uint64_t)(PAGE - 1);
 
+		lose_writes();
 		if (srv.nr_touched < 4 * PAGES)
 			srv.touched[srv.nr_touched++] = page_of(hva);
 		srv.put_off[srv.nr_put_off++] = hva;
@@ -363,6 +373,23 @@ static void test_a_dropped_remove_is_found(void **state)
 	play("--json --timeout 20 --expect %M --do read,remove:40-49,read");
 	assert_int_equal(run.status, 1);
 	assert_int_equal(figure("wrong_pages"), 8); /* two of the ten were zeros anyway */
+}
+
+static void test_churned_pages_are_known_whole(void **state)
+{
+	plays_well("--json --timeout 20 --expect %M --memory memfd --threads 3 --do churn:500,verify,&churn:200,&storm:50,join,verify");
+	assert_in_range(figure("reads"), 3 * 700 + 2 * PAGES, 3 * 700 + 2 * PAGES);
+	assert_true(figure("writes") > 1000);
+	forget_guest();
+	srv.forget_removes = true;
+	play("--json --timeout 20 --expect %M --memory memfd --do churn:1000");
+	assert_int_equal(run.status, 1);
+	forget_guest();
+	srv.forget_removes = false;
+	srv.lose_writes = true;
+	play("--json --timeout 20 --expect %M --memory memfd --do churn:1000");
+	assert_int_equal(run.status, 1);
+	assert_true(figure("wrong_pages") > 10);
 }
 
 static void test_storms_of_removes(void **state)
@@ -585,6 +612,7 @@ int main(int argc, char **argv)
 		TEST(test_writes_are_kept),
 		TEST(test_one_wrong_byte_is_found),
 		TEST(test_a_dropped_remove_is_found),
+		TEST(test_churned_pages_are_known_whole),
 		TEST(test_storms_of_removes),
 		TEST(test_the_old_way_to_give_back),
 		TEST(test_poisoned_pages_are_counted),

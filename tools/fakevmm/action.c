@@ -59,7 +59,7 @@ static int parse(struct vm *vm, const char *text, struct action *ret, struct cis
 	if (len >= sizeof(a.name) || parse_range(vm, colon ? colon + 1 : NULL, &a))
 		return cis_fail(err, EINVAL, "%s: not an action", text);
 	memcpy(a.name, text, len);
-	if (strcmp(a.name, "storm") && a.range.last >= vm->nr_pages)
+	if (strcmp(a.name, "storm") && strcmp(a.name, "churn") && a.range.last >= vm->nr_pages)
 		return cis_fail(err, ERANGE, "%s: the guest has %llu pages", text,
 				(unsigned long long)vm->nr_pages);
 	*ret = a;
@@ -116,6 +116,8 @@ static int run(struct action *a)
 		return memory_remove(vm, &a->range, &a->err);
 	if (!strcmp(a->name, "storm"))
 		return storm(vm, a->has_range ? a->count : 1000, &a->err);
+	if (!strcmp(a->name, "churn"))
+		return touch_churn(vm, a->has_range ? a->count : 10000, &a->err);
 	if (!strcmp(a->name, "join") && !a->in_background)
 		return join_all(&a->err);
 	return cis_fail(&a->err, EINVAL, "%s: not an action", a->name);

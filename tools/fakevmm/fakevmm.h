@@ -67,15 +67,16 @@ struct region {
  * @content: enum content, the result of the last change
  * @busy:    changes under way
  * @changes: begun so far; a reader that saw no change may insist on one content
+ * @version: of what was last written over all of it; 0: never was
  */
 struct page {
-	_Atomic uint32_t changes;
+	_Atomic uint32_t changes, version;
 	_Atomic uint16_t busy;
 	_Atomic uint8_t content;
 	_Atomic uint8_t touched;
 };
 
-enum content { CONTENT_ORIGINAL, CONTENT_ZERO, CONTENT_WRITTEN, CONTENT_ZERO_WRITTEN, CONTENT_ANY };
+enum content { CONTENT_ORIGINAL, CONTENT_ZERO, CONTENT_WRITTEN, CONTENT_ZERO_WRITTEN, CONTENT_CHURNED, CONTENT_ANY };
 
 /** struct result - counted by all threads */
 struct result {
@@ -133,9 +134,15 @@ int order_create(struct vm *vm, struct cis_error *err);
 /* touch.c */
 /** touch_init() - before any page is touched. */
 int touch_init(struct vm *vm, struct cis_error *err);
-enum touch { TOUCH_READ, TOUCH_WRITE };
+enum touch { TOUCH_READ, TOUCH_WRITE, TOUCH_OVERWRITE };
 /** touch_pages() - by all threads; @by_order: in the order asked for, else ascending. */
 int touch_pages(struct vm *vm, enum touch how, const struct range *r, bool by_order, struct cis_error *err);
+
+/**
+ * touch_churn() - each thread @nr times takes a random page of those that are its own, verifies it, and writes all of it anew, or
+ * gives it back
+ */
+int touch_churn(struct vm *vm, uint64_t nr, struct cis_error *err);
 
 /* action.c */
 /** actions_run() - Return: 0, or -errno when an action is not one or could not be done. */

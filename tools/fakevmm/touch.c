@@ -27,7 +27,7 @@ __attribute__((visibility("default"))) const char *__tsan_default_suppressions(v
 
 const char *__tsan_default_suppressions(void)
 {
-	return "race:read_page\nrace:write_page\n";
+	return "race:read_page\nrace:write_page\nrace:overwrite_page\n";
 }
 
 /* A poisoned page raises SIGBUS in the thread that touches it. */
@@ -84,6 +84,20 @@ static bool read_original(const struct vm *vm, uint64_t pgno, uint8_t *buf)
 static uint64_t mark_of(uint64_t pgno)
 {
 	return 0xc157e4a000000000ull | pgno;
+}
+
+/* What churn writes over a page: zeros, one word, bytes that do not compress, or numbers that do. */
+static void fill_version(uint64_t pgno, uint32_t version, uint8_t *buf, uint64_t bytes)
+{
+	uint64_t x = (pgno << 32 | version) * 0x9e3779b97f4a7c15ull, kind = x >> 61;
+
+	for (uint64_t i = 0; i < bytes / sizeof(x); i++) {
+		uint64_t word = kind == 0 ? 0 : kind == 1 ? x : kind < 4 ? (x += i) * 0x2545f4914f6cdd1dull : pgno << 20 | i % 64;
+
+		if (!i && kind > 1)
+			word = (uint64_t)version << 32 | pgno;
+		memcpy(buf + i * sizeof(word), &word, sizeof(word));
+	}
 }
 
 static void note_wrong(struct vm *vm, uint64_t pgno, size_t at, uint8_t is, uint8_t should, uint64_t nr)
@@ -148,8 +162,13 @@ static void read_page(struct vm *vm, uint64_t pgno, uint8_t *room)
 	memcpy(is, memory_page(vm, pgno), vm->page_bytes);
 	quiet = quiet && !page->busy && page->changes == changes && content != CONTENT_ANY;
 	known = read_original(vm, pgno, should);
+	if (content == CONTENT_CHURNED && quiet) {
+		fill_version(pgno, page->version, should, vm->page_bytes);
+		compare(vm, pgno, is, should);
+		return;
+	}
 	if (!quiet) {
-		if (known)
+		if (known && !page->version)
 			compare_any(vm, pgno, is, should);
 		return;
 	}
@@ -171,10 +190,26 @@ static void write_page(struct vm *vm, uint64_t pgno)
 
 	page->content = CONTENT_ANY;
 	*(volatile uint64_t *)(void *)memory_page(vm, pgno) = mark_of(pgno);
-	if (alone && page->changes == changes && before != CONTENT_ANY)
+	if (alone && page->changes == changes && before != CONTENT_ANY && before != CONTENT_CHURNED)
 		page->content = before == CONTENT_ZERO || before == CONTENT_ZERO_WRITTEN ?
 					CONTENT_ZERO_WRITTEN :
 					CONTENT_WRITTEN;
+	page->busy--;
+}
+
+/* @room: a page.  Whatever was there before, afterwards it is known. */
+static void overwrite_page(struct vm *vm, uint64_t pgno, uint8_t *room)
+{
+	struct page *page = &vm->pages[pgno];
+	bool alone = !page->busy++;
+	uint32_t changes = ++page->changes, version = page->version + 1;
+
+	page->content = CONTENT_ANY;
+	page->version = version;
+	fill_version(pgno, version, room, vm->page_bytes);
+	memcpy(memory_page(vm, pgno), room, vm->page_bytes);
+	if (alone && page->changes == changes)
+		page->content = CONTENT_CHURNED;
 	page->busy--;
 }
 
@@ -185,18 +220,20 @@ static void touch_page(struct touching *t, uint64_t pgno, uint8_t *room)
 	if (sigsetjmp(poisoned, 0)) {
 		may_jump = 0;
 		vm->result.poisoned++;
-		if (t->how == TOUCH_WRITE)
+		if (t->how != TOUCH_READ)
 			vm->pages[pgno].busy--;
 		return;
 	}
 	may_jump = 1;
 	if (t->how == TOUCH_WRITE)
 		write_page(vm, pgno);
+	else if (t->how == TOUCH_OVERWRITE)
+		overwrite_page(vm, pgno, room);
 	else
 		read_page(vm, pgno, room);
 	may_jump = 0;
 	vm->pages[pgno].touched = 1;
-	if (t->how == TOUCH_WRITE)
+	if (t->how != TOUCH_READ)
 		vm->result.writes++;
 	else
 		vm->result.reads++;
@@ -230,17 +267,63 @@ static void *touch_thread(void *arg)
 	return NULL;
 }
 
-int touch_pages(struct vm *vm, enum touch how, const struct range *r, bool by_order, struct cis_error *err)
+static int run_threads(struct touching *t, void *(*main)(void *), struct cis_error *err)
 {
-	struct touching t = { .vm = vm, .how = how, .range = *r, .by_order = by_order };
 	pthread_t threads[THREADS_MAX];
 	unsigned nr = 0;
 
-	while (nr < vm->opt->threads && !t.failed) {
-		t.failed = pthread_create(&threads[nr], NULL, touch_thread, &t);
-		nr += !t.failed;
+	while (nr < t->vm->opt->threads && !t->failed) {
+		t->failed = pthread_create(&threads[nr], NULL, main, t);
+		nr += !t->failed;
 	}
 	for (unsigned i = 0; i < nr; i++)
 		pthread_join(threads[i], NULL);
-	return t.failed ? cis_fail(err, t.failed, "threads: %s", strerror(t.failed)) : 0;
+	return t->failed ? cis_fail(err, t->failed, "threads: %s", strerror(t->failed)) : 0;
+}
+
+int touch_pages(struct vm *vm, enum touch how, const struct range *r, bool by_order, struct cis_error *err)
+{
+	struct touching t = { .vm = vm, .how = how, .range = *r, .by_order = by_order };
+
+	return run_threads(&t, touch_thread, err);
+}
+
+/* Of sixteen pages one is given back, three are read alone, and the others written anew. */
+static int churn_page(struct touching *t, uint64_t pgno, uint64_t dice, uint8_t *room)
+{
+	struct touching anew = { .vm = t->vm, .how = TOUCH_OVERWRITE };
+
+	touch_page(t, pgno, room);
+	if (!(dice % 16))
+		return memory_remove(t->vm, &(struct range){ pgno, pgno }, NULL);
+	if (dice % 16 > 3)
+		touch_page(&anew, pgno, room);
+	return 0;
+}
+
+static void *churn_thread(void *arg)
+{
+	struct touching *t = arg;
+	struct vm *vm = t->vm;
+	uint64_t me = t->next++, threads = vm->opt->threads, state = (vm->opt->seed * 64 + me) * 2 + 1;
+	uint64_t own = me < vm->nr_pages ? (vm->nr_pages - me + threads - 1) / threads : 0;
+	uint8_t *room = malloc(2 * vm->page_bytes);
+
+	if (!room)
+		t->failed = ENOMEM;
+	for (uint64_t i = 0; i < t->range.last && own && !t->failed; i++) {
+		state = state * 6364136223846793005ull + 1442695040888963407ull;
+		if (churn_page(t, (state >> 24) % own * threads + me, state >> 56, room))
+			t->failed = EIO;
+		count_down(vm);
+	}
+	free(room);
+	return NULL;
+}
+
+int touch_churn(struct vm *vm, uint64_t nr, struct cis_error *err)
+{
+	struct touching t = { .vm = vm, .how = TOUCH_READ, .range = { 0, nr } };
+
+	return run_threads(&t, churn_thread, err);
 }
