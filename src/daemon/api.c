@@ -117,6 +117,9 @@ void cis_request_error(struct cis_request *req, int rc, const struct cis_error *
 	case EROFS:
 		code = "no_permission";
 		break;
+	case EOPNOTSUPP:
+		code = "unsupported";
+		break;
 	case EMEDIUMTYPE:
 	case EBADMSG:
 	case EPROTONOSUPPORT:

@@ -47,7 +47,7 @@ static void fill_up(struct cis_guest *g)
 {
 	if (g->draining || !g->begun || obstacle(g))
 		return;
-	g->draining = true;
+	cis_guest_drains(g, true);
 	g->fill = CIS_FILL_ALL;
 	cis_guest_note_changed(g);
 	cis_seat_fill(g->seat, CIS_FILL_ALL);
@@ -111,6 +111,9 @@ static void refuse(struct cis_engine *e, const char *code, char *names)
 	struct cis_request *req = e->drain_asked;
 
 	e->drain_asked = NULL;
+	for (size_t i = 0; i < e->nr_guests && !e->drain_stop; i++)
+		if (e->guests[i]->draining)
+			cis_guest_drains(e->guests[i], false);
 	cis_request_refuse(req, code, "%s", names ? names : "out of memory");
 	free(names);
 }

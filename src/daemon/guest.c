@@ -91,6 +91,14 @@ void cis_guest_move(struct cis_guest *g, enum cis_guest_state state)
 	call_watches(g, false);
 }
 
+void cis_guest_depends(struct cis_guest *g)
+{
+	if (g->state != CIS_GUEST_INDEPENDENT)
+		return;
+	g->state = CIS_GUEST_FILLING;
+	cis_guest_move(g, CIS_GUEST_FILLED);
+}
+
 static void free_guest(struct cis_guest *g)
 {
 	free(g->image_path);
@@ -224,6 +232,8 @@ static struct cis_guest *make(struct cis_engine *e, const char *id, const struct
 	g->policy = opts->policy;
 	g->fill = opts->fill;
 	g->record = opts->record;
+	g->budget = opts->budget;
+	g->pinned = opts->pinned;
 	if (!g->image_path || !g->socket || !g->kind || !g->store) {
 		free_guest(g);
 		return NULL;
@@ -245,7 +255,7 @@ static int make_of_note(struct cis_engine *e, const struct cis_guest_note *note,
 	bool own_store = strcmp(note->store, e->config->store_layers) != 0;
 	struct cis_guest_opts opts = { .image = note->image_path, .socket = note->socket, .kind = note->kind,
 				       .store = own_store ? note->store : NULL, .policy = note->policy, .fill = note->fill,
-				       .record = note->record };
+				       .record = note->record, .budget = note->budget, .pinned = note->pinned };
 	struct cis_guest *g = make(e, note->id, &opts, note->serial);
 	int rc = g ? open_layers(g, &opts, err) : cis_fail(err, ENOMEM, "out of memory for guest %s", note->id);
 
@@ -459,6 +469,22 @@ void cis_guest_pages(const struct cis_guest *g, uint64_t *ret)
 		cis_seat_pages(g->seat, ret);
 	else
 		memcpy(ret, g->last_pages, sizeof(g->last_pages));
+}
+
+uint64_t cis_guest_resident(const struct cis_guest *g)
+{
+	uint64_t n[CIS_PAGE_STATES];
+
+	cis_guest_pages(g, n);
+	return (n[CIS_PAGE_RESIDENT] + n[CIS_PAGE_CLEAN]) << g->page_shift;
+}
+
+uint64_t cis_guest_outside(const struct cis_guest *g)
+{
+	uint64_t n[CIS_PAGE_STATES];
+
+	cis_guest_pages(g, n);
+	return (n[CIS_PAGE_STASHED] + n[CIS_PAGE_INFLIGHT] + n[CIS_PAGE_FAR]) << g->page_shift;
 }
 
 /*

@@ -1,7 +1,7 @@
 /*
  * A guest, from the moment it is expected until it is forgotten.  Control thread only.
  *
- *	EXPECTED ──handshake──▶ FILLING ──hot section in──▶ FILLED ──all in──▶ INDEPENDENT
+ *	EXPECTED ──handshake──▶ FILLING ──hot section in──▶ FILLED ──all in──▶ INDEPENDENT ──gets a budget──▶ FILLED
  *	    any of them ──monitor exits, or the guest is given up──▶ GONE
  *
  * A guest that another engine has served is in the state in which that one left it.  While it cannot be served (its image is
@@ -12,6 +12,7 @@
 
 #include <jansson.h>
 
+#include "daemon/budget.h"
 #include "daemon/engine.h"
 #include "vmm/handshake.h"
 
@@ -32,6 +33,8 @@ struct cis_guest_opts {
 	enum cis_policy policy;
 	enum cis_fill fill;
 	bool record;
+	struct cis_budget budget;
+	bool pinned; /* its pages must stay where they are: it has no budget */
 	uint32_t uid, gid; /* UINT32_MAX: the daemon's */
 };
 
@@ -58,6 +61,8 @@ struct cis_guest {
 	enum cis_policy policy;
 	enum cis_fill fill;
 	bool record;
+	struct cis_budget budget;
+	bool pinned;
 	char error[sizeof(((struct cis_error *)0)->text)];
 
 	/* the connection */
@@ -72,8 +77,8 @@ struct cis_guest {
 	struct cis_guest_memory memory;
 	struct cis_region *regions; /* as the pager has them; NULL before it could be served */
 	size_t nr_regions;
-	void *alias; /* mapping of the memfd, or NULL */
-	uint64_t alias_bytes;
+	void *map; /* of the memfd, or NULL */
+	uint64_t map_bytes;
 	struct cis_state state_map;
 	bool is_locked; /* it, in memory */
 	struct cis_seat *seat;
@@ -112,6 +117,17 @@ int cis_guest_put(struct cis_engine *e, const char *id, const struct cis_guest_o
 /** cis_guest_delete() - forget one; @force kills its monitor.  Return: 0, -EBUSY. */
 int cis_guest_delete(struct cis_guest *g, bool force, struct cis_error *err);
 
+/**
+ * cis_guest_change_budget() - while it runs; it is noted, for the engines that follow
+ *
+ * Return: 0; -EINVAL (it does not run, or its memory cannot be reclaimed; the text says why), -EBUSY (it is being
+ * drained); as cis_pager_reclaim().
+ */
+int cis_guest_change_budget(struct cis_guest *g, const struct cis_budget *budget, bool pinned, struct cis_error *err);
+
+/** cis_guest_is_limited() - does it have a budget? */
+bool cis_guest_is_limited(const struct cis_guest *g);
+
 /** cis_guest_record() - start, or stop and write the trace to @path.  Return: 0, -EALREADY, -EINVAL (wrong state), of the file. */
 int cis_guest_record_start(struct cis_guest *g, struct cis_error *err);
 int cis_guest_record_stop(struct cis_guest *g, const char *path, uint64_t *ret_pages, struct cis_error *err);
@@ -124,6 +140,10 @@ json_t *cis_guest_render(struct cis_guest *g);
 
 /** cis_guest_pages() - pages by state; @ret has CIS_PAGE_STATES entries. */
 void cis_guest_pages(const struct cis_guest *g, uint64_t *ret);
+
+/** cis_guest_resident(), cis_guest_outside() - bytes of its memory that are there; that were reclaimed and have content. */
+uint64_t cis_guest_resident(const struct cis_guest *g);
+uint64_t cis_guest_outside(const struct cis_guest *g);
 
 void cis_guest_watch(struct cis_guest *g, struct cis_guest_watch *watch);
 void cis_guest_unwatch(struct cis_guest *g, struct cis_guest_watch *watch);

@@ -21,6 +21,9 @@ int cis_guest_of_note(struct cis_engine *e, const struct cis_guest_note *note, s
 /** cis_guest_move() - into a later state: note, events, watches. */
 void cis_guest_move(struct cis_guest *g, enum cis_guest_state state);
 
+/** cis_guest_depends() - it has a budget: if it was independent it is not any more, and so no further than filled. */
+void cis_guest_depends(struct cis_guest *g);
+
 /** cis_guest_refuse() - refuse its connection; the guest is expected still: somebody else may have knocked. */
 void cis_guest_refuse(struct cis_guest *g, const struct cis_error *err);
 
@@ -41,6 +44,17 @@ void cis_guests_drop_gone(struct cis_engine *e);
 
 /** cis_guest_forget() - out of the table, freed; nothing of it is left. */
 void cis_guest_forget(struct cis_guest *g);
+
+/* guest_budget.c */
+
+/** cis_guest_check_budget() - if it has one, can its memory be reclaimed, as far as that is known?  Return: 0 or -EINVAL. */
+int cis_guest_check_budget(const struct cis_guest *g, struct cis_error *err);
+
+/** cis_guest_reclaim_opts() - for its pager, as it is now. */
+struct cis_reclaim_opts cis_guest_reclaim_opts(const struct cis_guest *g);
+
+/** cis_guest_drains() - while it is being drained there is no budget; @yes false: it is not any more. */
+void cis_guest_drains(struct cis_guest *g, bool yes);
 
 /* guest_serve.c */
 

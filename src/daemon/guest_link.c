@@ -79,6 +79,8 @@ static void take_note(struct cis_guest *g, const struct cis_guest_note *n)
 	g->record = n->record;
 	g->policy = n->policy;
 	g->stalled = n->stalled;
+	g->budget = n->budget;
+	g->pinned = n->pinned;
 	if (n->state > g->state)
 		g->state = n->state;
 }

@@ -16,12 +16,12 @@ char *cis_guest_note_text(const struct cis_guest *g)
 	json_t *j;
 
 	cis_hex_print(g->image_id, sizeof(g->image_id), image_id);
-	j = json_pack("{s:i, s:s, s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:b, s:I, s:I}", "version", VERSION,
+	j = json_pack("{s:i, s:s, s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:b, s:I, s:I, s:o, s:b}", "version", VERSION,
 		      "id", g->id, "serial", (json_int_t)g->serial, "image", g->image_path, "image_id", image_id,
 		      "socket", g->socket, "kind", g->kind, "store", g->store, "state", cis_guest_state_name(g->state), "policy",
 		      cis_policy_name(g->policy), "fill", cis_fill_name(g->fill), "record", g->record, "acked", g->acked,
 		      "in_place", g->in_place, "stalled", g->stalled, "stream_bytes", c ? (json_int_t)c->taken : (json_int_t)0, "fds",
-		      c ? (json_int_t)c->nr_fds : (json_int_t)0);
+		      c ? (json_int_t)c->nr_fds : (json_int_t)0, "budget", cis_budget_json(&g->budget), "pinned", g->pinned);
 	text = j ? json_dumps(j, JSON_COMPACT) : NULL;
 	json_decref(j);
 	return text;
@@ -119,6 +119,16 @@ static int get_words(const json_t *j, struct cis_guest_note *n, struct cis_error
 	return 0;
 }
 
+static int get_budget(const json_t *j, struct cis_guest_note *n, struct cis_error *err)
+{
+	const json_t *budget = json_object_get(j, "budget");
+
+	n->budget = cis_budget_none;
+	if (json_object_get(j, "pinned") && get_bool(j, "pinned", &n->pinned, err))
+		return -EBADMSG;
+	return budget && cis_budget_read(&n->budget, budget, err) ? cis_fail_prefix(err, EBADMSG, "note: 'budget'") : 0;
+}
+
 static int get_all(const json_t *j, struct cis_guest_note *n, struct cis_error *err)
 {
 	uint64_t version = 0;
@@ -132,7 +142,7 @@ static int get_all(const json_t *j, struct cis_guest_note *n, struct cis_error *
 	    (rc = get_number(j, "serial", INT64_MAX, &n->serial, err)) ||
 	    (rc = get_bool(j, "record", &n->record, err)) || (rc = get_bool(j, "acked", &n->acked, err)) ||
 	    (rc = get_bool(j, "in_place", &n->in_place, err)) || (rc = get_bool(j, "stalled", &n->stalled, err)) ||
-	    (rc = get_number(j, "stream_bytes", CIS_HANDSHAKE_BYTES_MAX, &n->stream_bytes, err)))
+	    (rc = get_number(j, "stream_bytes", CIS_HANDSHAKE_BYTES_MAX, &n->stream_bytes, err)) || (rc = get_budget(j, n, err)))
 		return rc;
 	return get_number(j, "fds", CIS_WIRE_FDS_MAX, &n->nr_fds, err);
 }

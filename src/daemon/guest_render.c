@@ -24,10 +24,17 @@ static json_t *pages(struct cis_guest *g)
 	uint64_t n[CIS_PAGE_STATES];
 
 	cis_guest_pages(g, n);
-	return json_pack("{s:I, s:I, s:I, s:I, s:I}", "total", (json_int_t)g->nr_pages, "absent",
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "total", (json_int_t)g->nr_pages, "absent",
 			 (json_int_t)(n[CIS_PAGE_ABSENT] + n[CIS_PAGE_BUSY]), "resident",
 			 (json_int_t)(n[CIS_PAGE_RESIDENT] + n[CIS_PAGE_CLEAN]), "removed", (json_int_t)n[CIS_PAGE_REMOVED],
-			 "poisoned", (json_int_t)n[CIS_PAGE_POISONED]);
+			 "poisoned", (json_int_t)n[CIS_PAGE_POISONED], "stashed",
+			 (json_int_t)(cis_guest_outside(g) >> g->page_shift));
+}
+
+static json_t *memory(struct cis_guest *g, const struct cis_seat_report *rep)
+{
+	return json_pack("{s:I, s:I, s:I}", "resident_bytes", (json_int_t)cis_guest_resident(g), "stashed_bytes",
+			 (json_int_t)cis_guest_outside(g), "stash_bytes", (json_int_t)rep->stash_bytes);
 }
 
 static void add_figures(json_t *j, struct cis_guest *g, const struct cis_seat_report *rep)
@@ -37,10 +44,11 @@ static void add_figures(json_t *j, struct cis_guest *g, const struct cis_seat_re
 
 	json_object_set_new(j, "regions", regions(g));
 	json_object_set_new(j, "pages", pages(g));
-	json_object_set_new(j, "faults", json_pack("{s:I, s:I, s:I, s:I, s:I}", "zero", (json_int_t)s->faults_zero, "demand",
+	json_object_set_new(j, "memory", memory(g, rep));
+	json_object_set_new(j, "faults", json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "zero", (json_int_t)s->faults_zero, "demand",
 						   (json_int_t)(s->faults_demand + s->faults_same), "neighbour",
 						   (json_int_t)s->pages_neighbour, "removed", (json_int_t)s->faults_removed,
-						   "count", (json_int_t)s->fault_ns.count));
+						   "stashed", (json_int_t)s->faults_stashed, "count", (json_int_t)s->fault_ns.count));
 	json_object_set_new(j, "bytes", json_pack("{s:I, s:I}", "read", (json_int_t)s->bytes_read, "installed",
 						  (json_int_t)(installed << g->page_shift)));
 	json_object_set_new(j, "fill_progress", json_pack("{s:I, s:I}", "done", (json_int_t)rep->fill_done, "total",
@@ -66,6 +74,8 @@ json_t *cis_guest_render(struct cis_guest *g)
 		add_figures(j, g, &rep);
 	json_object_set_new(j, "record", json_pack("{s:s, s:I}", "state", recording ? "on" : "off", "pages",
 						   (json_int_t)recorded));
+	json_object_set_new(j, "budget", cis_budget_json(&g->budget));
+	json_object_set_new(j, "pinned", json_boolean(g->pinned));
 	if (*g->error)
 		json_object_set_new(j, "error", cis_text_json(g->error));
 	return j;

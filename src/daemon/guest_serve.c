@@ -102,6 +102,8 @@ int cis_guest_accept(struct cis_guest *g, struct cis_error *err)
 	rc = cis_guest_take_fds(layout, g->conn->fds, g->conn->nr_fds, &g->memory, err);
 	if (!rc)
 		rc = cis_guest_fit_image(layout, &fit, err);
+	if (!rc)
+		rc = cis_guest_check_budget(g, err);
 	if (!rc && !g->adopted)
 		rc = choose_way(g, err);
 	g->accepted = !rc;
@@ -123,21 +125,28 @@ static int map_state(struct cis_guest *g, struct cis_error *err)
 	return 0;
 }
 
-static int map_alias(struct cis_guest *g, struct cis_error *err)
+/* What may be read and punched by us while its monitor has it mapped; a budget may come at any time. */
+static bool may_be_reclaimed(const struct cis_guest *g)
+{
+	return g->memory.kind == CIS_KIND_SHARED && g->page_shift == 12 && !g->memory.can_shrink;
+}
+
+/* One mapping serves both: to fill in place, and to reclaim. */
+static int map_memory(struct cis_guest *g, struct cis_error *err)
 {
 	struct stat st;
 	int rc;
 
-	if (!g->in_place || g->alias)
+	if ((!g->in_place && !may_be_reclaimed(g)) || g->map)
 		return 0;
 	if (g->memory.memfd < 0)
 		return cis_fail(err, EBADF, "memfd: is not there");
 	if (fstat(g->memory.memfd, &st))
 		return cis_fail(err, errno, "memfd: %s", strerror(errno));
-	rc = cis_memfd_map(g->memory.memfd, 0, (uint64_t)st.st_size, &g->alias);
+	rc = cis_memfd_map(g->memory.memfd, 0, (uint64_t)st.st_size, &g->map);
 	if (rc)
 		return cis_fail(err, -rc, "memfd: mmap of %llu bytes: %s", (unsigned long long)st.st_size, strerror(-rc));
-	g->alias_bytes = (uint64_t)st.st_size;
+	g->map_bytes = (uint64_t)st.st_size;
 	return 0;
 }
 
@@ -152,11 +161,12 @@ static int make_regions(struct cis_guest *g, struct cis_error *err)
 	g->nr_regions = layout->nr_regions;
 	for (size_t i = 0; i < g->nr_regions; i++) {
 		const struct cis_guest_region *r = &layout->regions[i];
+		char *at = g->map ? (char *)g->map + r->offset : NULL;
 
 		g->regions[i] = (struct cis_region){
 			.hva = r->hva, .bytes = r->bytes, .offset = r->image_offset,
 			.kind = g->memory.kind, .huge = r->page_bytes > 4096,
-			.alias = g->alias ? (char *)g->alias + r->offset : NULL,
+			.alias = g->in_place ? at : NULL, .view = may_be_reclaimed(g) ? at : NULL,
 		};
 	}
 	return 0;
@@ -169,7 +179,7 @@ int cis_guest_open(struct cis_guest *g, struct cis_error *err)
 	if (!rc)
 		rc = map_state(g, err);
 	if (!rc)
-		rc = map_alias(g, err);
+		rc = map_memory(g, err);
 	return rc ? rc : make_regions(g, err);
 }
 
@@ -226,8 +236,8 @@ void cis_guest_close(struct cis_guest *g)
 	cis_memfd_unmap(g->state_map.header, g->state_map.bytes);
 	g->state_map = (struct cis_state){ 0 };
 	g->is_locked = false;
-	cis_memfd_unmap(g->alias, g->alias_bytes);
-	g->alias = NULL;
+	cis_memfd_unmap(g->map, g->map_bytes);
+	g->map = NULL;
 }
 
 /* Notices of the shard. */
@@ -300,6 +310,17 @@ static void left(struct cis_guest *g)
 	cis_drain_look(e);
 }
 
+/* A guest may have got a budget since the shard said that it needs us no more. */
+static void filled(struct cis_guest *g, enum cis_fill level)
+{
+	if (level == CIS_FILL_ALL && !cis_seat_is_filled(g->seat))
+		return;
+	if (!g->leaving)
+		cis_guest_filled(g, level);
+	if (level == CIS_FILL_ALL)
+		cis_drain_look(g->engine);
+}
+
 static void notice(void *arg)
 {
 	struct cis_notice *n = arg;
@@ -307,10 +328,7 @@ static void notice(void *arg)
 
 	switch (n->type) {
 	case CIS_NOTICE_FILLED:
-		if (!g->leaving)
-			cis_guest_filled(g, n->level);
-		if (n->level == CIS_FILL_ALL)
-			cis_drain_look(g->engine);
+		filled(g, n->level);
 		break;
 	case CIS_NOTICE_FAILED:
 		page_failed(g, n);
@@ -392,6 +410,7 @@ static int check_state(struct cis_guest *g, bool *ret_adopt, struct cis_error *e
 int cis_guest_seat(struct cis_guest *g, struct cis_error *err)
 {
 	struct cis_engine *e = g->engine;
+	struct cis_reclaim_opts reclaim = cis_guest_reclaim_opts(g);
 	struct cis_seat_opts opts = {
 		.pager = {
 			.regions = g->regions, .nr_regions = g->nr_regions, .image = g->image,
@@ -401,7 +420,7 @@ int cis_guest_seat(struct cis_guest *g, struct cis_error *err)
 		},
 		.uffd = g->memory.uffd, .layers = g->layers, .fault_rate = e->config->fault_rate,
 		.fault_burst = e->config->fault_burst, .fill = g->fill, .detach = e->config->detach, .record = g->record,
-		.notice = notice, .ctx = g,
+		.reclaim = cis_guest_is_limited(g) ? &reclaim : NULL, .notice = notice, .ctx = g,
 	};
 	int rc = g->seat ? 0 : check_state(g, &opts.pager.adopt, err);
 

@@ -23,6 +23,8 @@ static const struct counter counters[] = {
 	{ "cistern_faults_total", "class=\"same\"", NULL, AT(faults_same) },
 	{ "cistern_faults_total", "class=\"removed\"", NULL, AT(faults_removed) },
 	{ "cistern_faults_total", "class=\"resident\"", NULL, AT(faults_resident) },
+	{ "cistern_faults_total", "class=\"stashed\"", NULL, AT(faults_stashed) },
+	{ "cistern_faults_total", "class=\"written\"", NULL, AT(faults_written) },
 	{ "cistern_faults_deferred_total", NULL, "Faults that had to wait for a change of the address space, a job or a read",
 	  AT(faults_deferred) },
 	{ "cistern_faults_failed_total", NULL, "Pages that could not be produced", AT(faults_failed) },
@@ -30,6 +32,7 @@ static const struct counter counters[] = {
 	{ "cistern_pages_installed_total", "by=\"neighbour\"", NULL, AT(pages_neighbour) },
 	{ "cistern_pages_installed_total", "by=\"fill\"", NULL, AT(pages_filled) },
 	{ "cistern_pages_installed_total", "by=\"zero\"", NULL, AT(pages_zero) },
+	{ "cistern_pages_installed_total", "by=\"prefetch\"", NULL, AT(pages_prefetched) },
 	{ "cistern_pages_removed_total", NULL, "Pages given back by the guest", AT(pages_removed) },
 	{ "cistern_remove_events_total", NULL, "REMOVE events", AT(removes) },
 	{ "cistern_reads_total", "tier=\"file\"", "Reads of chunks, by tier", AT(reads) },
@@ -43,6 +46,14 @@ static const struct counter counters[] = {
 	{ "cistern_failures_total", "outcome=\"stalled\"", NULL, AT(stalled) },
 	{ "cistern_failures_total", "outcome=\"recovered\"", NULL, AT(recovered) },
 	{ "cistern_guest_held_back_total", NULL, "Times that a guest had to wait for its fault_rate", AT(held_back) },
+	{ "cistern_evictions_total", "kind=\"stashed\"", "Pages reclaimed, by what was kept of them: a copy, nothing (zeros), or what the image has",
+	  AT(evictions) },
+	{ "cistern_evictions_total", "kind=\"zero\"", NULL, AT(evicted_zero) },
+	{ "cistern_evictions_total", "kind=\"clean\"", NULL, AT(evicted_clean) },
+	{ "cistern_evictions_given_up_total", NULL, "Pages that were not reclaimed after all", AT(evictions_given_up) },
+	{ "cistern_prefetch_probes_total", NULL, "Pages that prefetch would have brought, left out to see whether they are asked for", AT(probes) },
+	{ "cistern_prefetch_probe_hits_total", NULL, "Of these, those that were", AT(probe_hits) },
+	{ "cistern_stash_full_total", NULL, "Times that reclaim stopped since the stash had no room", AT(stash_full) },
 	{ "cistern_install_again_total", NULL, "Installs that the kernel put off (EAGAIN)", AT(again) },
 };
 
@@ -57,7 +68,7 @@ static const struct {
 struct row {
 	const char *guest; /* NULL: all */
 	struct cis_seat_report rep;
-	uint64_t resident;
+	uint64_t resident, stashed, budget; /* bytes; budget UINT64_MAX: none */
 };
 
 static void add(struct cis_pager_stats *sum, const struct cis_pager_stats *s)
@@ -138,20 +149,31 @@ static void print_hists(FILE *f, const struct row *rows, size_t n)
 				   (const struct cis_hist *)((const char *)&rows[i].rep.stats + stages[s].at));
 }
 
+static void print_gauge(FILE *f, const char *name, const char *help, const struct row *rows, size_t n, size_t at)
+{
+	head(f, name, "gauge", help);
+	for (size_t i = 0; i < n; i++) {
+		uint64_t value = *(const uint64_t *)((const char *)&rows[i] + at);
+
+		if (value == UINT64_MAX)
+			continue;
+		fputs(name, f);
+		labels(f, rows[i].guest, NULL);
+		fprintf(f, " %llu\n", (unsigned long long)value);
+	}
+}
+
 static void print_gauges(FILE *f, const struct row *rows, size_t n)
 {
-	head(f, "cistern_resident_bytes", "gauge", "Bytes of the guest's memory that are resident");
-	for (size_t i = 0; i < n; i++) {
-		fputs("cistern_resident_bytes", f);
-		labels(f, rows[i].guest, NULL);
-		fprintf(f, " %llu\n", (unsigned long long)rows[i].resident);
-	}
-	head(f, "cistern_guest_engine_bytes", "gauge", "Memory of the engine for the guest, beside state words and image");
-	for (size_t i = 0; i < n; i++) {
-		fputs("cistern_guest_engine_bytes", f);
-		labels(f, rows[i].guest, NULL);
-		fprintf(f, " %zu\n", rows[i].rep.memory_bytes);
-	}
+	_Static_assert(sizeof(size_t) == sizeof(uint64_t), "memory_bytes is printed as one of them");
+	print_gauge(f, "cistern_resident_bytes", "Bytes of the guest's memory that are resident", rows, n, offsetof(struct row, resident));
+	print_gauge(f, "cistern_budget_bytes", "Bytes of its memory that may be resident; of guests that have a budget", rows, n,
+		    offsetof(struct row, budget));
+	print_gauge(f, "cistern_stashed_bytes", "Bytes of its memory that were reclaimed and have content", rows, n,
+		    offsetof(struct row, stashed));
+	print_gauge(f, "cistern_stash_bytes", "Memory that they take", rows, n, offsetof(struct row, rep.stash_bytes));
+	print_gauge(f, "cistern_guest_engine_bytes", "Memory of the engine for the guest, beside state words and image", rows, n,
+		    offsetof(struct row, rep.memory_bytes));
 }
 
 static void print_engine(FILE *f, struct cis_engine *e)
@@ -174,6 +196,25 @@ static void print_engine(FILE *f, struct cis_engine *e)
 	fprintf(f, "cistern_awake_seconds_total %.3f\n", (double)cis_ledger_awake(e) / 1e9);
 }
 
+/* What a guest that has gone had is not there any more. */
+static void measure(struct row *row, const struct cis_guest *g)
+{
+	row->budget = UINT64_MAX;
+	if (g->state == CIS_GUEST_GONE) {
+		row->rep.stash_bytes = 0;
+		return;
+	}
+	row->resident = cis_guest_resident(g);
+	row->stashed = cis_guest_outside(g);
+	row->budget = cis_budget_limit(&g->budget);
+}
+
+/* Each is of one kind. */
+static void by_kind(struct cis_pager_stats *s)
+{
+	s->evictions -= s->evicted_zero + s->evicted_clean;
+}
+
 static size_t collect(struct cis_engine *e, struct row *rows)
 {
 	size_t n = 1; /* row 0 is the sum */
@@ -181,21 +222,23 @@ static size_t collect(struct cis_engine *e, struct row *rows)
 	rows[0].rep.stats = e->past;
 	for (size_t i = 0; i < e->nr_guests; i++) {
 		struct cis_guest *g = e->guests[i];
-		uint64_t pages[CIS_PAGE_STATES];
 
 		rows[n].guest = g->id;
 		if (!cis_guest_report(g, &rows[n].rep)) { /* one that cannot be served has counted all the same */
 			add(&rows[0].rep.stats, &rows[n].rep.stats);
 			continue;
 		}
-		cis_guest_pages(g, pages);
-		if (g->state != CIS_GUEST_GONE)
-			rows[n].resident = (pages[CIS_PAGE_RESIDENT] + pages[CIS_PAGE_CLEAN]) << g->page_shift;
+		measure(&rows[n], g);
 		add(&rows[0].rep.stats, &rows[n].rep.stats);
 		rows[0].rep.memory_bytes += rows[n].rep.memory_bytes;
+		rows[0].rep.stash_bytes += rows[n].rep.stash_bytes;
 		rows[0].resident += rows[n].resident;
+		rows[0].stashed += rows[n].stashed;
+		rows[0].budget += rows[n].budget != UINT64_MAX ? rows[n].budget : 0;
 		n++;
 	}
+	for (size_t i = 0; i < n; i++)
+		by_kind(&rows[i].rep.stats);
 	return n;
 }
 

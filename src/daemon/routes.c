@@ -130,6 +130,24 @@ static bool get_word(struct cis_request *req, json_t *body, const char *key, int
 	return true;
 }
 
+/* Changes what the body says. */
+static bool get_budget(struct cis_request *req, json_t *body, struct cis_budget *ret)
+{
+	static const char *const keys[] = { "max_bytes", "target_bytes", "min_bytes", "stash_bytes", "codec", "reclaim", NULL };
+	json_t *j = json_object_get(body, "budget");
+	struct cis_error err;
+
+	if (!j)
+		return true;
+	if (json_is_object(j) && !known_keys(req, j, keys))
+		return false;
+	if (cis_budget_read(ret, j, &err)) {
+		cis_request_refuse(req, "bad_request", "key 'budget': %s", err.text);
+		return false;
+	}
+	return true;
+}
+
 static int kind_parse(const char *text)
 {
 	return !strcmp(text, "firecracker") || !strcmp(text, "client") ? 0 : -EINVAL;
@@ -163,20 +181,25 @@ static void put_changed(struct cis_guest_watch *watch, struct cis_guest *g)
 
 static bool read_guest(struct cis_request *req, json_t *body, struct cis_guest_opts *opts)
 {
-	static const char *const keys[] = { "image", "socket", "kind", "policy", "fill", "record", "store", "uid", "gid",
-					    NULL };
+	static const char *const keys[] = { "image", "socket", "kind", "policy", "fill", "record", "store", "budget", "pinned", "uid",
+					    "gid", NULL };
 	int policy = CIS_POLICY_POISON, fill = CIS_FILL_ALL, kind = 0;
 
-	*opts = (struct cis_guest_opts){ .kind = "firecracker", .uid = UINT32_MAX, .gid = UINT32_MAX };
+	*opts = (struct cis_guest_opts){ .kind = "firecracker", .budget = cis_budget_none, .uid = UINT32_MAX, .gid = UINT32_MAX };
 	if (!known_keys(req, body, keys) || !get_path(req, body, "image", &opts->image) ||
 	    !get_path(req, body, "socket", &opts->socket) || !get_word(req, body, "kind", kind_parse, &kind) ||
 	    !get_string(req, body, "kind", &opts->kind) || !get_word(req, body, "policy", cis_policy_parse, &policy) ||
 	    !get_word(req, body, "fill", cis_fill_parse, &fill) || !get_bool(req, body, "record", &opts->record) ||
-	    !get_layers(req, body, "store", &opts->store) ||
+	    !get_layers(req, body, "store", &opts->store) || !get_budget(req, body, &opts->budget) ||
+	    !get_bool(req, body, "pinned", &opts->pinned) ||
 	    !get_id(req, body, "uid", &opts->uid) || !get_id(req, body, "gid", &opts->gid))
 		return false;
 	if (!opts->image) {
 		cis_request_refuse(req, "bad_request", "key 'image' is missing");
+		return false;
+	}
+	if (opts->pinned && cis_budget_limit(&opts->budget) != UINT64_MAX) {
+		cis_request_refuse(req, "bad_request", "a guest that is pinned cannot have a budget");
 		return false;
 	}
 	opts->policy = (enum cis_policy)policy;
@@ -225,6 +248,30 @@ static void get_guest(struct cis_request *req, const char *id)
 
 	if (g)
 		cis_request_answer(req, 200, cis_guest_render(g));
+}
+
+static void patch_guest(struct cis_request *req, const char *id)
+{
+	static const char *const keys[] = { "budget", "pinned", NULL };
+	struct cis_guest *g = guest_of(req, id);
+	json_t *body = g ? body_of(req) : NULL;
+	struct cis_budget budget;
+	struct cis_error err;
+	bool pinned;
+	int rc;
+
+	if (!body)
+		return;
+	budget = g->budget;
+	pinned = g->pinned;
+	if (known_keys(req, body, keys) && get_budget(req, body, &budget) && get_bool(req, body, "pinned", &pinned)) {
+		rc = cis_guest_change_budget(g, &budget, pinned, &err);
+		if (rc)
+			cis_request_error(req, rc, &err);
+		else
+			cis_request_answer(req, 200, cis_guest_render(g));
+	}
+	json_decref(body);
 }
 
 static void list_guests(struct cis_request *req, const char *id)
@@ -283,12 +330,15 @@ static void delete_guest(struct cis_request *req, const char *id)
 static void wait_check(struct cis_request *req, struct cis_guest *g)
 {
 	bool private = g->regions && g->memory.kind == CIS_KIND_PRIVATE;
-	bool never = req->want == CIS_GUEST_INDEPENDENT && (g->fill != CIS_FILL_ALL || private);
+	bool limited = cis_guest_is_limited(g);
+	bool never = req->want == CIS_GUEST_INDEPENDENT && (g->fill != CIS_FILL_ALL || private || limited);
 
 	if (g->state == CIS_GUEST_GONE && req->want != CIS_GUEST_GONE)
 		cis_request_refuse(req, "wrong_state", "guest %s is gone%s%s", g->id, *g->error ? ": " : "", g->error);
 	else if (g->state >= req->want)
 		cis_request_answer(req, 200, cis_guest_render(g));
+	else if (never && limited)
+		cis_request_refuse(req, "wrong_state", "guest %s does not get independent: it has a budget", g->id);
 	else if (never)
 		cis_request_refuse(req, "wrong_state", "guest %s never gets independent: its %s is %s", g->id,
 				   private ? "memory" : "fill", private ? "private" : cis_fill_name(g->fill));
@@ -477,6 +527,7 @@ static const struct route {
 	{ "GET", "/v1/guests", list_guests },
 	{ "PUT", "/v1/guests/{id}", put_guest },
 	{ "GET", "/v1/guests/{id}", get_guest },
+	{ "PATCH", "/v1/guests/{id}", patch_guest },
 	{ "DELETE", "/v1/guests/{id}", delete_guest },
 	{ "GET", "/v1/guests/{id}/wait", wait_guest },
 	{ "PUT", "/v1/guests/{id}/record", record },

@@ -134,6 +134,31 @@ static void job_done(void *arg)
 	settle(seat);
 }
 
+static void evict_done(void *arg)
+{
+	struct cis_work *work = arg;
+	struct cis_seat *seat = work->ctx;
+
+	cis_pager_evict_done(seat->pager, work->evict);
+	free(work);
+	settle(seat);
+}
+
+/* The pager bounds how many are out. */
+static void hand_out_evictions(struct cis_seat *seat)
+{
+	struct cis_shard *shard = seat->shard;
+	struct cis_work *work;
+
+	while ((work = malloc(sizeof(*work)))) {
+		*work = (struct cis_work){ .evict = cis_pager_next_evict(seat->pager), .to = &shard->box, .done = evict_done, .ctx = seat };
+		if (!work->evict)
+			break;
+		cis_workers_submit(shard->workers, CIS_JOB_RECLAIM, work);
+	}
+	free(work);
+}
+
 static void hand_out(struct cis_seat *seat)
 {
 	struct cis_shard *shard = seat->shard;
@@ -169,7 +194,7 @@ static void tell_filled(struct cis_seat *seat)
 		level = CIS_FILL_HOT;
 	if (seat->fill == CIS_FILL_NONE || level == seat->told)
 		return;
-	seat->told = level;
+	__atomic_store_n(&seat->told, level, __ATOMIC_RELEASE);
 	if (level == CIS_FILL_ALL && seat->detach)
 		cis_pager_detach(seat->pager);
 	notify(seat, &(struct cis_notice){ .type = CIS_NOTICE_FILLED, .level = level });
@@ -242,6 +267,7 @@ static void settle(struct cis_seat *seat)
 		return;
 	}
 	hand_out(seat);
+	hand_out_evictions(seat);
 	tell_filled(seat);
 	retime(seat);
 }
@@ -327,6 +353,8 @@ int cis_seat_create(struct cis_shard *shard, const struct cis_seat_opts *opts, s
 	}
 	atomic_fetch_add(&shard->seats, 1);
 	rc = cis_pager_create(&pager, &seat->pager, err);
+	if (!rc && opts->reclaim)
+		rc = cis_pager_reclaim(seat->pager, opts->reclaim, err);
 	if (!rc && opts->record)
 		rc = record(seat, err);
 	if (rc)
@@ -372,6 +400,34 @@ void cis_seat_fill(struct cis_seat *seat, enum cis_fill level)
 	struct fill f = { seat, level };
 
 	cis_mailbox_call(&seat->shard->box, fill, &f);
+}
+
+struct reclaim {
+	struct cis_seat *seat;
+	const struct cis_reclaim_opts *opts;
+	struct cis_error *err;
+	int rc;
+};
+
+static void reclaim(void *arg)
+{
+	struct reclaim *r = arg;
+
+	r->rc = cis_pager_reclaim(r->seat->pager, r->opts, r->err);
+	settle(r->seat);
+}
+
+int cis_seat_reclaim(struct cis_seat *seat, const struct cis_reclaim_opts *opts, struct cis_error *err)
+{
+	struct reclaim r = { seat, opts, err, 0 };
+
+	cis_mailbox_call(&seat->shard->box, reclaim, &r);
+	return r.rc;
+}
+
+bool cis_seat_is_filled(const struct cis_seat *seat)
+{
+	return __atomic_load_n(&seat->told, __ATOMIC_ACQUIRE) == CIS_FILL_ALL;
 }
 
 static void leave(void *arg)
@@ -458,6 +514,7 @@ static void report(void *arg)
 	ask->report->recording = cis_pager_recording(p);
 	ask->report->recorded = cis_pager_recorded(p);
 	ask->report->memory_bytes = cis_pager_memory(p);
+	ask->report->stash_bytes = cis_pager_stash_bytes(p);
 	cis_pager_progress(p, &ask->report->fill_done, &ask->report->fill_total);
 }
 

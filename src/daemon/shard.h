@@ -59,6 +59,7 @@ struct cis_notice {
  * @fill:   how far to fill
  * @detach: let the kernel serve the guest alone once it is filled wholly
  * @record: from the first touch on
+ * @reclaim: its budget, or NULL
  * @notice: called on the control thread, through its mailbox
  */
 struct cis_seat_opts {
@@ -68,17 +69,22 @@ struct cis_seat_opts {
 	unsigned fault_rate, fault_burst;
 	enum cis_fill fill;
 	bool detach, record;
+	const struct cis_reclaim_opts *reclaim;
 	void (*notice)(void *notice);
 	void *ctx;
 };
 
-/** cis_seat_create() - on the control thread.  Return: as cis_pager_create(). */
+/** cis_seat_create() - on the control thread.  Return: as cis_pager_create() and cis_pager_reclaim(). */
 int cis_seat_create(struct cis_shard *shard, const struct cis_seat_opts *opts, struct cis_seat **ret,
 		    struct cis_error *err);
 /** cis_seat_sit() - serve from now on. */
 void cis_seat_sit(struct cis_seat *seat);
 /** cis_seat_fill() - further than it was asked to; wholly means that it is detached then. */
 void cis_seat_fill(struct cis_seat *seat, enum cis_fill fill);
+/** cis_seat_reclaim() - another budget; waits for the shard.  Return: as cis_pager_reclaim(). */
+int cis_seat_reclaim(struct cis_seat *seat, const struct cis_reclaim_opts *opts, struct cis_error *err);
+/** cis_seat_is_filled() - is it filled wholly now?  Notices of that may be late; only cis_seat_reclaim() makes it untrue again. */
+bool cis_seat_is_filled(const struct cis_seat *seat);
 /** cis_seat_leave() - serve no more; CIS_NOTICE_LEFT follows when nothing is in flight. */
 void cis_seat_leave(struct cis_seat *seat);
 /**
@@ -98,6 +104,7 @@ struct cis_seat_report {
 	bool recording;
 	uint64_t fill_done, fill_total;
 	size_t memory_bytes;
+	uint64_t stash_bytes;
 };
 
 /** cis_seat_report() - asks the shard and waits for it; control thread. */

@@ -43,14 +43,26 @@ static unsigned held_for(const struct thread *t, const void *ctx)
 	return n;
 }
 
-/* The first of the most urgent class, but no more of one guest than its share: its store may hang. */
+/* Bytes that are at hand are better decoded while they are in the cache than put behind others. */
+static bool is_waiting(const struct thread *t)
+{
+	return !t->nr || t->must_wait;
+}
+
+/* No more fills of one guest than its share: its store may hang.  Reclaim waits for nothing, so there is always room for it. */
+static bool may_take(const struct thread *t, const struct cis_work *work)
+{
+	return work->evict || (t->nr < SLOTS && held_for(t, work->ctx) < CIS_JOBS_A_WORKER);
+}
+
+/* The first of the most urgent class. */
 static struct cis_work *take(struct cis_workers *w, const struct thread *t)
 {
 	for (int c = 0; c < CIS_JOB_CLASSES; c++)
 		for (struct cis_work **at = &w->first[c]; *at; at = &(*at)->next) {
 			struct cis_work *work = *at;
 
-			if (held_for(t, work->ctx) == CIS_JOBS_A_WORKER)
+			if (!may_take(t, work))
 				continue;
 			*at = work->next;
 			if (!work->next)
@@ -58,12 +70,6 @@ static struct cis_work *take(struct cis_workers *w, const struct thread *t)
 			return work;
 		}
 	return NULL;
-}
-
-/* Bytes that are at hand are better decoded while they are in the cache than put behind others. */
-static bool wants_more(const struct thread *t)
-{
-	return !t->nr || (t->must_wait && t->nr < SLOTS);
 }
 
 static void begin(struct thread *t, struct cis_work *work)
@@ -85,19 +91,39 @@ static void run(struct thread *t, unsigned i)
 	cis_mailbox_post(b.work->to, b.work->done, b.work);
 }
 
-/* The first one whose bytes are here; else a look a while later, as work of other guests may have come. */
-static void run_one(struct thread *t)
+/* The first one whose bytes are here.  Return: false: there is none. */
+static bool run_ready(struct thread *t)
 {
 	for (unsigned i = 0; i < t->nr; i++) {
 		if (t->job[i].store)
 			cis_store_reap(t->job[i].store);
 		if (cis_fill_job_begin(t->job[i].work->job, t->scratch, t->job[i].store)) {
 			run(t, i);
-			return;
+			return true;
 		}
 	}
+	return false;
+}
+
+/* Else a look a while later, as work of other guests may have come. */
+static void run_one(struct thread *t)
+{
+	if (run_ready(t))
+		return;
 	cis_store_wait(t->job[0].store, cis_now_ns(NULL) + LOOK_NS);
 	t->must_wait = true;
+}
+
+/*
+ * At most 64 pages, half a millisecond: who faults on one of them waits for the end of it, so it is done in one go.  Then fills in hand go
+ * on whose bytes have come, however many more of these there are.
+ */
+static void evict(struct thread *t, struct cis_work *work)
+{
+	while (cis_evict_job_step(work->evict, t->scratch))
+		;
+	cis_mailbox_post(work->to, work->done, work);
+	run_ready(t);
 }
 
 /* Handles that no job in hand reads by. */
@@ -119,7 +145,7 @@ static void *worker_main(void *arg)
 	pthread_mutex_lock(&w->lock);
 	for (;;) {
 		bool forget = forgot != w->forget;
-		struct cis_work *work = wants_more(t) ? take(w, t) : NULL;
+		struct cis_work *work = is_waiting(t) ? take(w, t) : NULL;
 
 		if (!work && !t->nr && !forget && w->stop)
 			break;
@@ -131,7 +157,9 @@ static void *worker_main(void *arg)
 		pthread_mutex_unlock(&w->lock);
 		if (forget)
 			drop_idle(t);
-		if (work)
+		if (work && work->evict)
+			evict(t, work);
+		else if (work)
 			begin(t, work);
 		else if (t->nr)
 			run_one(t);

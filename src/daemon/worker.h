@@ -1,7 +1,8 @@
 /*
  * Worker threads: bulk work in four classes, the most urgent first.
  *
- * Today's jobs are fills: CIS_JOB_FILL before or right after resume, CIS_JOB_BACKGROUND for the rest of an image.
+ * Today's jobs are fills, CIS_JOB_FILL before or right after resume and CIS_JOB_BACKGROUND for the rest of an image, and what takes pages
+ * out of guests, CIS_JOB_RECLAIM.
  */
 #ifndef CIS_DAEMON_WORKER_H
 #define CIS_DAEMON_WORKER_H
@@ -11,10 +12,11 @@
 
 enum cis_job_class { CIS_JOB_DEMAND, CIS_JOB_FILL, CIS_JOB_BACKGROUND, CIS_JOB_RECLAIM, CIS_JOB_CLASSES };
 
-/** struct cis_work - one fill job on its way; done is posted to @to with this as argument, which then owns it */
+/** struct cis_work - one job on its way; done is posted to @to with this as argument, which then owns it */
 struct cis_work {
-	struct cis_fill_job *job;
-	struct cis_layers *layers; /* that it is read through, or NULL; outlives it */
+	struct cis_fill_job *job;    /* of these two */
+	struct cis_evict_job *evict; /* one is NULL */
+	struct cis_layers *layers; /* that a fill is read through, or NULL; outlives it */
 	struct cis_mailbox *to;
 	void (*done)(void *work);
 	void *ctx;

@@ -25,6 +25,8 @@ class Schema:
     def faults(self, schema, value, where):
         if "$ref" in schema:
             return self.faults(self.api["components"]["schemas"][schema["$ref"].split("/")[-1]], value, where)
+        if value is None and schema.get("nullable"):
+            return []
         if "oneOf" in schema:
             return [] if any(not self.faults(s, value, where) for s in schema["oneOf"]) else [where + ": fits none"]
         check = {"object": self.object, "array": self.array, "string": self.string, "integer": self.integer,
@@ -123,12 +125,22 @@ def refusals(d, folder):
     d.call("PUT", guest, {"image": folder + "/a.cis", "uid": -1}, 400, "bad_request")
     d.call("PUT", guest, {"image": folder + "/a.cis", "store": "falt"}, 400, "bad_request")
     d.call("PUT", guest, {"image": folder + "/a.cis", "record": 1}, 400, "bad_request")
+    d.call("PUT", guest, {"image": folder + "/a.cis", "budget": 1}, 400, "bad_request")
+    d.call("PUT", guest, {"image": folder + "/a.cis", "budget": {"colour": 1}}, 400, "bad_request")
+    d.call("PUT", guest, {"image": folder + "/a.cis", "budget": {"max_bytes": 1048575}}, 400, "bad_request")
+    d.call("PUT", guest, {"image": folder + "/a.cis", "budget": {"min_bytes": None}}, 400, "bad_request")
+    d.call("PUT", guest, {"image": folder + "/a.cis", "budget": {"max_bytes": 2 << 20, "min_bytes": 3 << 20}}, 400, "bad_request")
+    d.call("PUT", guest, {"image": folder + "/a.cis", "budget": {"max_bytes": 2 << 20, "target_bytes": 3 << 20}}, 400, "bad_request")
+    d.call("PUT", guest, {"image": folder + "/a.cis", "budget": {"codec": "deflate"}}, 400, "bad_request")
+    d.call("PUT", guest, {"image": folder + "/a.cis", "budget": {"reclaim": True}}, 400, "bad_request")
+    d.call("PUT", guest, {"image": folder + "/a.cis", "budget": {"max_bytes": 2 << 20}, "pinned": True}, 400, "bad_request")
     d.call("PUT", "/v1/guests/-g", {"image": folder + "/a.cis"}, 400, "bad_request")
     d.call("PUT", guest, {"image": folder + "/nothing"}, 404, "not_found")
     d.call("PUT", guest, {"image": folder + "/mem"}, 422, "image_refused")
     d.call("PUT", guest, " " * 65537, 413, "too_large")
     d.call("GET", guest, None, 404, "not_found")
     d.call("DELETE", guest, None, 404, "not_found")
+    d.call("PATCH", guest, {"pinned": True}, 404, "not_found")
     d.call("GET", guest + "/wait?state=gone", None, 404, "not_found")
     d.call("PUT", guest + "/record", {"state": "start"}, 404, "not_found")
     d.call("GET", "/v1/nothing", None, 404, "not_found")
@@ -146,6 +158,7 @@ def expected_guest(d, folder):
     d.call("GET", guest + "/wait?state=filled&timeout_ms=1", None, 504, "timeout")
     d.call("GET", guest + "/wait?state=asleep", None, 400, "bad_request")
     d.call("PUT", guest + "/record", {"state": "stop"}, 409, "wrong_state")
+    d.call("PATCH", guest, {"pinned": True}, 409, "wrong_state")
     d.call("GET", "/v1/guests")
     d.call("DELETE", guest, None, 204)
     d.call("GET", guest, None, 404, "not_found")
@@ -154,7 +167,7 @@ def expected_guest(d, folder):
 def running_guest(d, folder, fakevmm):
     guest = "/v1/guests/late"
     made = d.call("PUT", guest, {"image": folder + "/a.cis", "socket": folder + "/late.sock", "fill": "none"}, 201)
-    vmm = subprocess.Popen([fakevmm, made["socket"], "--size", "8M", "--expect", folder + "/mem", "--do", "-"],
+    vmm = subprocess.Popen([fakevmm, made["socket"], "--size", "8M", "--memory", "memfd", "--expect", folder + "/mem", "--do", "-"],
                            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     try:
         d.call("GET", guest + "/wait?state=filled")
@@ -163,6 +176,13 @@ def running_guest(d, folder, fakevmm):
         d.call("PUT", guest + "/record", {"state": "start"}, 409, "wrong_state")
         d.call("PUT", guest + "/record", {"state": "sleep"}, 400, "bad_request")
         d.call("DELETE", guest, None, 409, "wrong_state")
+        d.call("PATCH", guest, {"budget": {"max_bytes": 2 << 20, "stash_bytes": 4 << 20, "codec": "zstd", "reclaim": "sync"}})
+        d.call("GET", guest)
+        d.call("PATCH", guest, {"pinned": True}, 409, "wrong_state")
+        d.call("PATCH", guest, {"budget": {"max_bytes": 1}}, 400, "bad_request")
+        d.call("PATCH", guest, {"budget": {"max_bytes": None}, "pinned": True})
+        d.call("PATCH", guest, {"budget": {"max_bytes": 2 << 20}}, 409, "wrong_state")
+        d.call("PATCH", guest, {"budget": {"max_bytes": 2 << 20}, "pinned": False})
         vmm.stdin.write(b"read\n")
         vmm.stdin.close()
         if vmm.wait(25):

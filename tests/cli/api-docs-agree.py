@@ -12,7 +12,7 @@ def table(text, heading):
 
 
 def quoted(text):
-    return set(re.findall(r'`"([a-z]+)"`', text))
+    return set(re.findall(r'`"([a-z0-9]+)"`', text))
 
 
 def operations(spec):
@@ -29,6 +29,11 @@ def check(text, spec):
     yield "operations", {(m, p) for m, p in re.findall(r"^### (\w+) (/v1[^?\[\n ]*)", text, re.M)}, operations(spec)
     yield "error codes", set(statuses_of(text)), set(schemas["Error"]["properties"]["error"]["properties"]["code"]["enum"])
     yield "keys of a guest to be", set(table(text, "| key | type | default | meaning |")), set(schemas["GuestSpec"]["properties"])
+    budget = schemas["Budget"]["properties"]
+    yield "keys of a budget", set(table(text, "| key of budget | type | default | meaning |")), set(budget)
+    for key in ("codec", "reclaim"):
+        row = [line for line in text.splitlines() if line.startswith("| %s | string" % key)][0]
+        yield "values of " + key, quoted(row), set(budget[key]["enum"])
     yield "states", set(table(text, "| state | meaning |")), set(schemas["State"]["enum"])
     yield "events", set(table(text, "| event | when | more keys |")), set(schemas["Event"]["properties"]["event"]["enum"])
     spec_text = text.split("### PUT /v1/guests/{id}\n")[1].split("###")[0]
@@ -37,7 +42,8 @@ def check(text, spec):
         yield "values of " + key, quoted(row), set(schemas["GuestSpec"]["properties"][key]["enum"])
     example = json.loads(re.search(r'\n    (\{"id": "web-1".*?\}\})\n\n', text, re.S).group(1).replace("…", ""))
     yield "keys of a guest", set(example) | {"error"}, set(schemas["Guest"]["properties"])
-    for key in ("pages", "faults", "bytes", "fill_progress", "record"):
+    yield "keys of the budget shown", set(example["budget"]), set(budget)
+    for key in ("pages", "memory", "faults", "bytes", "fill_progress", "record"):
         yield "keys of " + key, set(example[key]), set(schemas["Guest"]["properties"][key]["properties"])
     statuses = statuses_of(text)
     for path, item in spec["paths"].items():

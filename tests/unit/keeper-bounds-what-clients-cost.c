@@ -1,5 +1,7 @@
 /* Clients that say nothing, too much, or come in crowds harm neither the keeper nor other guests. */
 #include "keeper-rig.h"
+#include "pager/state.h"
+#include "vmm/handshake.h"
 
 static void serve_one(const char *name)
 {
@@ -247,6 +249,12 @@ static void test_only_those_meant_may_speak(void **state)
 	serve_one("own");
 }
 
+/* What is asked for comes from what a guest says of itself. */
+static void test_the_largest_guest_has_a_state(void **state)
+{
+	assert_true(cis_state_bytes(CIS_STATE_LAYOUT_MAX, CIS_HANDSHAKE_GUEST_MAX / 4096) <= CIS_WIRE_STATE_MAX);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, rig_start, rig_end)
@@ -258,6 +266,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_no_descriptor_left, start_poor, rig_end),
 		cmocka_unit_test_setup_teardown(test_no_descriptor_left_for_what_guests_send, start_poor, rig_end),
 		TEST(test_only_those_meant_may_speak),
+		cmocka_unit_test(test_the_largest_guest_has_a_state),
 	};
 	struct rlimit files;
 

@@ -14,7 +14,9 @@ static char *make(void)
 	struct cis_guest g = {
 		.id = "web-1", .serial = 4294967299, .image_path = "/images/web.cis", .socket = "/run/web-1.sock", .kind = "client",
 		.store = "", .state = CIS_GUEST_FILLED, .policy = CIS_POLICY_STALL, .fill = CIS_FILL_HOT, .record = true,
-		.acked = true, .in_place = true, .image_id = { 1, 2, 3 },
+		.acked = true, .in_place = true, .image_id = { 1, 2, 3 }, .pinned = true,
+		.budget = { .max_bytes = 64 << 20, .target_bytes = UINT64_MAX, .min_bytes = 2 << 20, .stash_bytes = 5 << 20,
+			    .codec = CIS_CODEC_ZSTD, .sync = true },
 	};
 	struct cis_conn c = { .taken = 500, .nr_fds = 2 };
 	char *text;
@@ -45,6 +47,12 @@ static void test_what_is_written_is_read(void **state)
 	assert_int_equal(n->stream_bytes, 500);
 	assert_int_equal(n->nr_fds, 2);
 	assert_int_equal(n->image_id[2], 3);
+	assert_true(n->pinned && n->budget.sync);
+	assert_int_equal(n->budget.max_bytes, 64 << 20);
+	assert_true(n->budget.target_bytes == UINT64_MAX);
+	assert_int_equal(n->budget.min_bytes, 2 << 20);
+	assert_int_equal(n->budget.stash_bytes, 5 << 20);
+	assert_int_equal(n->budget.codec, CIS_CODEC_ZSTD);
 	cis_guest_note_destroy(n);
 	free(text);
 }
@@ -98,6 +106,10 @@ static void test_values_are_checked(void **state)
 	refuse(with("record", json_integer(1)), -EBADMSG, "record");
 	refuse(with("stream_bytes", json_integer(1 << 20)), -EBADMSG, "stream_bytes");
 	refuse(with("fds", json_integer(9)), -EBADMSG, "fds");
+	refuse(with("pinned", json_integer(1)), -EBADMSG, "pinned");
+	refuse(with("budget", json_true()), -EBADMSG, "budget");
+	refuse(with("budget", json_pack("{s:i}", "max_bytes", 4096)), -EBADMSG, "max_bytes");
+	refuse(with("budget", json_pack("{s:s}", "codec", "gzip")), -EBADMSG, "codec");
 }
 
 static void test_what_is_no_note_is_refused(void **state)
@@ -127,12 +139,30 @@ static void test_more_keys_are_passed_over(void **state)
 	json_decref(j);
 }
 
+/* Such notes are there when an older engine is followed. */
+static void test_no_budget_is_no_limit(void **state)
+{
+	json_t *j = with("pinned", json_false());
+	struct cis_guest_note *n;
+	char *text;
+
+	(void)state;
+	json_object_del(j, "pinned");
+	json_object_del(j, "budget");
+	text = json_dumps(j, 0);
+	assert_int_equal(cis_guest_note_parse(text, strlen(text), &n, NULL), 0);
+	assert_true(cis_budget_limit(&n->budget) == UINT64_MAX && !n->pinned);
+	cis_guest_note_destroy(n);
+	free(text);
+	json_decref(j);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_what_is_written_is_read),	  cmocka_unit_test(test_each_key_is_needed),
 		cmocka_unit_test(test_values_are_checked),	  cmocka_unit_test(test_what_is_no_note_is_refused),
-		cmocka_unit_test(test_more_keys_are_passed_over),
+		cmocka_unit_test(test_more_keys_are_passed_over), cmocka_unit_test(test_no_budget_is_no_limit),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,102 @@
+/* A guest's budget: whether it can have one, and how it changes while the guest runs. */
+#include <errno.h>
+
+#include "base/log.h"
+#include "daemon/guest_int.h"
+#include "os/uffd.h"
+
+bool cis_guest_is_limited(const struct cis_guest *g)
+{
+	return cis_budget_limit(&g->budget) != UINT64_MAX;
+}
+
+struct cis_reclaim_opts cis_guest_reclaim_opts(const struct cis_guest *g)
+{
+	struct cis_reclaim_opts opts = cis_budget_opts(&g->budget);
+
+	if (g->draining)
+		opts.budget_pages = UINT64_MAX;
+	return opts;
+}
+
+/* Why nothing of its memory can be reclaimed; NULL: it can, or nobody has connected yet. */
+static const char *obstacle(const struct cis_guest *g)
+{
+	if (g->pinned)
+		return "it is pinned: pages that a device or another process reaches must stay where they are";
+	if (g->memory.uffd < 0)
+		return NULL;
+	if (g->memory.kind == CIS_KIND_ANONYMOUS)
+		return "its memory is anonymous, and only shared memory can be reclaimed (a memfd that its monitor maps MAP_SHARED); of anonymous "
+		       "memory the host's own swap can take pages, within a limit of its cgroup";
+	if (g->memory.kind == CIS_KIND_PRIVATE)
+		return "its memory is private, and only shared memory can be reclaimed (a memfd that its monitor maps MAP_SHARED)";
+	if (g->page_shift != 12)
+		return "its memory has pages of 2 MiB, and only pages of 4 KiB can be reclaimed";
+	if (g->memory.can_shrink)
+		return "its memfd cannot be sealed against shrinking, so the daemon cannot read from it";
+	if (g->memory.features & UFFD_FEATURE_WP_ASYNC)
+		return "its userfaultfd was opened for asynchronous write protection, with which a write could be lost";
+	return NULL;
+}
+
+int cis_guest_check_budget(const struct cis_guest *g, struct cis_error *err)
+{
+	const char *why = cis_guest_is_limited(g) ? obstacle(g) : NULL;
+
+	return why ? cis_fail(err, EINVAL, "guest %s cannot have a budget: %s", g->id, why) : 0;
+}
+
+static int check_running(const struct cis_guest *g, struct cis_error *err)
+{
+	if (g->state == CIS_GUEST_GONE || g->leaving)
+		return cis_fail(err, EINVAL, "guest %s is gone", g->id);
+	if (!g->seat)
+		return cis_fail(err, EINVAL, "guest %s is %s: its budget changes when it runs", g->id, cis_guest_shown_state(g));
+	return g->draining ? cis_fail(err, EBUSY, "guest %s is being drained", g->id) : 0;
+}
+
+/* Tell its pager, if it has to know. */
+static int apply(struct cis_guest *g, bool was_limited, struct cis_error *err)
+{
+	struct cis_reclaim_opts opts = cis_guest_reclaim_opts(g);
+
+	return was_limited || cis_guest_is_limited(g) ? cis_seat_reclaim(g->seat, &opts, err) : 0;
+}
+
+int cis_guest_change_budget(struct cis_guest *g, const struct cis_budget *budget, bool pinned, struct cis_error *err)
+{
+	struct cis_budget was = g->budget;
+	bool was_pinned = g->pinned, was_limited = cis_guest_is_limited(g);
+	int rc = check_running(g, err);
+
+	if (rc)
+		return rc;
+	g->budget = *budget;
+	g->pinned = pinned;
+	rc = cis_guest_check_budget(g, err);
+	if (!rc)
+		rc = apply(g, was_limited, err);
+	if (rc) {
+		g->budget = was;
+		g->pinned = was_pinned;
+		return rc;
+	}
+	if (cis_guest_is_limited(g))
+		cis_guest_depends(g);
+	cis_guest_note_changed(g);
+	return 0;
+}
+
+void cis_guest_drains(struct cis_guest *g, bool yes)
+{
+	struct cis_error err;
+
+	g->draining = yes;
+	if (!g->seat || g->leaving || !cis_guest_is_limited(g))
+		return;
+	if (apply(g, true, &err))
+		cis_log(CIS_LOG_ERROR, "guest=%s %s: %s", g->id, yes ? "keeps its budget" : "has no budget any more", err.text);
+	else if (!yes)
+		cis_guest_depends(g);
+}
