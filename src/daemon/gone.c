@@ -86,7 +86,7 @@ void cis_gone_put(struct cis_sections *s, struct cis_guest *g)
 	char *note = cis_guest_note_text(g);
 
 	cis_json_put(s, CIS_TAG_GONE, 0,
-		     json_pack("{s:I, s:s, s:s, s:i, s:o, s:o, s:I, s:I, s:I, s:I, s:i}", "serial", (json_int_t)g->serial, "note",
+		     json_pack("{s:I, s:s, s:o, s:i, s:o, s:o, s:I, s:I, s:I, s:I, s:i}", "serial", (json_int_t)g->serial, "note",
 			       note ? note : "", "error", cis_text_json(g->error), "pid", (int)g->peer.pid, "pages",
 			       numbers_of(g->last_pages, CIS_PAGE_STATES), "regions", regions_of(g), "recorded",
 			       (json_int_t)g->last.recorded, "fill_done", (json_int_t)g->last.fill_done, "fill_total",

@@ -263,7 +263,7 @@ int cis_layer_open(const struct cis_layer_ops *ops, const char *name, void *ctx,
 	l->ops = ops;
 	l->ctx = ctx;
 	l->inner = inner;
-	l->owns_epoll = inner->ops != &layer_ops;
+	l->owns_epoll = inner->ops->submit != layer_submit;
 	l->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (l->timer < 0)
 		l->epoll = -1;

@@ -161,7 +161,7 @@ static void test_state_memory_is_held_and_sealed(void **state)
 	client = rig_connect("g");
 	assert_int_equal(cis_sock_send_all(client, "x", 1, NULL, 0), 0);
 	rig_until(rig.nr_conns == 1);
-	assert_int_equal(cis_keeper_link_state(rig.link, s->id, (64ull << 30) + 1), 0);
+	assert_int_equal(cis_keeper_link_state(rig.link, s->id, CIS_WIRE_STATE_MAX + 1), 0);
 	rig_until(s->nr_states == 1);
 	assert_int_equal(s->state_error, EINVAL);
 	assert_int_equal(cis_keeper_link_state(rig.link, s->id, 40960), 0);
