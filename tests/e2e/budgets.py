@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import rig
-from rig import PAGE, Guest, expect, make_image
+from rig import PAGE, Guest, expect, make_image, until
 
 PAGES = 16384
 BUDGET = 8 << 20
@@ -139,8 +139,7 @@ def balloons_storm_beside_it(daemon):
         for action in ("&churn:5000", "&storm:2000", "&write", "join", "churn:2000", "verify"):
             guest.tell(action)
     for i, guest in enumerate(guests):
-        while guest.done() != "done verify":
-            pass
+        until(lambda: guest.done() == "done verify")
         keeps_to(daemon, "g%d" % i, guest, BUDGET)
         expect(guest.end(), wrong_pages=0, poisoned=0)
 
@@ -231,8 +230,7 @@ def what_was_said_is_known_to_all_engines(daemon):
     daemon.put("pinned", image, pinned=True)
     before = daemon.must("GET", "/v1/guests")
     pid = daemon.kill_engine()
-    while daemon.insist("GET", "/v1/health")[1]["engine_pid"] == pid:
-        pass
+    until(lambda: daemon.insist("GET", "/v1/health")[1]["engine_pid"] != pid)
     assert daemon.must("GET", "/v1/guests") == before
     guest = Guest(daemon, sock, "--expect", memory, *COPIED, do="-")
     guest.do("read")

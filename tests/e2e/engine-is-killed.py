@@ -10,7 +10,7 @@ import sys
 import crowd
 import rig
 from crowd import KINDS, Crowd
-from rig import PAGES, Guest, expect, make_image
+from rig import PAGES, Guest, expect, make_image, until
 
 KILLS = 25
 
@@ -22,8 +22,7 @@ def guests_go_on(daemon):
 
 def after(daemon, pid):
     """The engine that follows @pid serves."""
-    while daemon.insist("GET", "/v1/health")[1]["engine_pid"] == pid:
-        pass
+    until(lambda: daemon.insist("GET", "/v1/health")[1]["engine_pid"] != pid)
 
 
 def kill(daemon):
@@ -52,8 +51,7 @@ def an_expected_guest_waits_for_its_image(daemon):
     kill(daemon)
     assert "image.cis" in daemon.guest("a")["error"], daemon.guest("a")
     os.rename(image + ".away", image)
-    while "error" in daemon.guest("a"):
-        pass
+    until(lambda: "error" not in daemon.guest("a"))
     expect(Guest(daemon, sock, "--expect", memory).end(), wrong_pages=0, verified=PAGES)
 
 
@@ -76,8 +74,7 @@ def a_guest_without_its_image_waits(daemon):
     shown = daemon.guest("a")
     assert shown["state"] == "stalled" and "not the image" in shown["error"], shown
     os.rename(image + ".away", image)
-    while daemon.guest("a")["state"] == "stalled":
-        pass
+    until(lambda: daemon.guest("a")["state"] != "stalled")
     guest.do("join")
     guest.do("read")
     assert "error" not in daemon.guest("a")
@@ -98,8 +95,7 @@ def whoever_ends_meanwhile_is_gone(daemon):
         for guest in guests[2:]:
             guest.kill()
         after(daemon, pid)
-        while any(guest["state"] != "gone" for guest in daemon.must("GET", "/v1/guests")["guests"]):
-            pass
+        until(lambda: all(guest["state"] == "gone" for guest in daemon.must("GET", "/v1/guests")["guests"]))
         assert daemon.metrics()["cistern_images"] == 0
         if image_away:
             os.rename(image + ".away", image)
@@ -225,8 +221,7 @@ def the_stalled_are_counted(daemon):
         assert daemon.guest("a")["state"] == "stalled"
         sums = nothing_falls(daemon, sums)
     guest.kill()
-    while daemon.guest("a")["state"] != "gone":
-        pass
+    until(lambda: daemon.guest("a")["state"] == "gone")
     sums = nothing_falls(daemon, sums)
     kill(daemon)
     nothing_falls(daemon, sums)

@@ -14,7 +14,7 @@ import crowd
 import manager
 import rig
 from crowd import KINDS, Crowd
-from rig import PAGES, Guest, expect, make_image
+from rig import PAGES, Guest, expect, make_image, until
 
 KILLS = 12
 
@@ -38,10 +38,8 @@ def guests_go_on(daemon):
 
 def all_is_let_go(daemon, guest):
     """Of a guest that has gone nothing stays behind."""
-    while daemon.insist("GET", "/v1/guests/" + guest)[1].get("state", "gone") != "gone":
-        pass
-    while daemon.manager.names() != ["ctl", "ledger"]:
-        pass
+    until(lambda: daemon.insist("GET", "/v1/guests/" + guest)[1].get("state", "gone") == "gone")
+    until(lambda: daemon.manager.names() == ["ctl", "ledger"])
 
 
 def after_each_message(daemon):
@@ -80,8 +78,7 @@ def start_crowd(daemon, memory, image, first, nr=8):
         guests.append(Guest(daemon, sock, "--expect", memory, "--threads", "3", "--order", "random", "--seed", str(number + 1),
                             *kind, do="&read,&storm:%d,join,verify,storm:100,read,storm:100,verify" % PAGES))
     for number in range(first, first + nr):
-        while daemon.insist("GET", "/v1/guests/g%d" % number)[1]["state"] == "expected":
-            pass
+        until(lambda: daemon.insist("GET", "/v1/guests/g%d" % number)[1]["state"] != "expected")
     return guests
 
 
@@ -102,10 +99,8 @@ def guests_go_on_from_files(daemon):
             expect(guest.end(), wrong_pages=0, poisoned=0)
         served += len(guests)
     print("%d kills, %d guests, all bytes right" % (kills, served), flush=True)
-    while any(guest["state"] != "gone" for guest in daemon.insist("GET", "/v1/guests")[1]["guests"]):
-        pass
-    while kept(daemon.keep) != ["ledger", "lock"]:
-        pass
+    until(lambda: all(guest["state"] == "gone" for guest in daemon.insist("GET", "/v1/guests")[1]["guests"]))
+    until(lambda: kept(daemon.keep) == ["ledger", "lock"])
 
 
 class Reader:
@@ -158,8 +153,7 @@ def clients_come_again(daemon):
     for reader in readers.values():
         reader.read(0, PAGES - 1)
         reader.end()
-    while kept(daemon.keep) != ["ledger", "lock"]:
-        pass
+    until(lambda: kept(daemon.keep) == ["ledger", "lock"])
 
 
 def who_is_served_is_not_expected(daemon):
@@ -171,23 +165,20 @@ def who_is_served_is_not_expected(daemon):
         record = file.read()
     reader = Reader(daemon, "anonymous", sock, memory)
     reader.read(0, 9)
-    while os.path.exists(expected):
-        pass
+    until(lambda: not os.path.exists(expected))
     reader.process.send_signal(rig.signal.SIGSTOP)
     daemon.kill_all()
     with open(expected, "wb") as file:
         file.write(record)
     daemon.revive()
-    while daemon.insist("GET", "/v1/guests/a")[1]["state"] != "stalled":
-        pass
+    until(lambda: daemon.insist("GET", "/v1/guests/a")[1]["state"] == "stalled")
     assert not os.path.exists(expected), kept(daemon.keep)
     reader.ask(10, 19)
     reader.process.send_signal(rig.signal.SIGCONT)
     said = reader.said()
     assert said == "ok", said
     reader.end()
-    while kept(daemon.keep) != ["lock"]:
-        pass
+    until(lambda: kept(daemon.keep) == ["ledger", "lock"])
 
 
 def who_cannot_come_again_waits(daemon):
@@ -217,8 +208,7 @@ def an_orphan_that_ends_is_gone(daemon):
     assert daemon.insist("GET", "/v1/guests/a")[1]["state"] == "stalled"
     guest.kill()
     daemon.wait("a", "gone")
-    while kept(daemon.keep) != ["ledger", "lock"]:
-        pass
+    until(lambda: kept(daemon.keep) == ["ledger", "lock"])
 
 
 def files_of_the_dead_are_removed(daemon):
@@ -230,13 +220,11 @@ def files_of_the_dead_are_removed(daemon):
     daemon.kill_all()
     guest.kill()
     daemon.revive()
-    while len(kept(daemon.keep)) != 3:
-        pass
+    until(lambda: len(kept(daemon.keep)) == 3)
     assert daemon.insist("GET", "/v1/guests/a")[1]["state"] == "gone"
     assert daemon.insist("GET", "/v1/guests/b")[1]["state"] == "expected"
     assert daemon.ask("DELETE", "/v1/guests/b")[0] < 300
-    while kept(daemon.keep) != ["ledger", "lock"]:
-        pass
+    until(lambda: kept(daemon.keep) == ["ledger", "lock"])
 
 
 def what_was_counted_stays(daemon):

@@ -9,7 +9,7 @@ import sys
 
 import rig
 from crowd import KINDS, Crowd
-from rig import PAGES, Guest, expect, make_image
+from rig import PAGES, Guest, expect, make_image, until
 
 TIMES = 10
 
@@ -51,8 +51,7 @@ def guests_go_on(daemon):
         assert (after["engine_pid"], after["engine"]) == (before["engine_pid"], before["engine"]), (before, after)
         daemon.run("upgrade")
     engine = daemon.kill_engine()
-    while daemon.insist("GET", "/v1/health")[1]["engine_pid"] == engine:
-        pass
+    until(lambda: daemon.insist("GET", "/v1/health")[1]["engine_pid"] != engine)
     guests.end()
     print("%d times, %d guests, all bytes right" % (TIMES, guests.served), flush=True)
 

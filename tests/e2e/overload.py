@@ -8,7 +8,7 @@ import resource
 import sys
 
 import rig
-from rig import PAGES, Events, Guest, expect, make_image
+from rig import PAGES, Events, Guest, expect, make_image, until
 
 
 def limit(pid, soft):
@@ -103,8 +103,7 @@ def held_back_guests_can_leave(daemon):
     sock = daemon.put("a", image, fill="none")
     guest = Guest(daemon, sock, "--expect", memory, "--threads", "4", do="-")
     guest.do("&read")
-    while not daemon.metrics("a").get("cistern_guest_held_back_total"):
-        pass
+    until(lambda: daemon.metrics("a").get("cistern_guest_held_back_total"))
     daemon.must("DELETE", "/v1/guests/a?force=true")
     assert guest.end() is None and guest.process.returncode == -9
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../tools/guest"))
 import cistern
@@ -240,6 +241,13 @@ def link(pid, fd):
     except OSError:
         return "gone"
     return "socket" if name.startswith("socket:") else "eventfd" if "eventfd" in name else name.split(" (deleted)")[0]
+
+
+def until(seen):
+    """Looks again until a program beside the test has done its part."""
+    ends = time.monotonic() + SECONDS
+    while not seen():
+        assert time.monotonic() < ends, "it never came"
 
 
 def expect(report, **values):
