@@ -6,6 +6,8 @@
 
 static const struct cis_pages_kind *const kinds[] = {
 	&cis_pages_file,
+	&cis_pages_memcached,
+	&cis_pages_valkey,
 	&cis_pages_valkey,
 	NULL,
 };

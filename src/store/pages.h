@@ -18,6 +18,6 @@ struct cis_pages_kind {
 	int (*probe)(const char *rest, uint64_t timeout_ns, struct cis_error *err);
 };
 
-extern const struct cis_pages_kind cis_pages_file, cis_pages_valkey;
+extern const struct cis_pages_kind cis_pages_file, cis_pages_memcached, cis_pages_valkey;
 
 #endif

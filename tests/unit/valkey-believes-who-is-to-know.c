@@ -64,8 +64,8 @@ static bool answer(struct fake *f, int fd, const struct fake_command *c)
 
 static int start(void **state)
 {
-	old = (struct node){ .fake = { .answer = answer, .ctx = &old }, .primary = &old, .replicas = "" };
-	new = (struct node){ .fake = { .answer = answer, .ctx = &new }, .primary = &new, .replicas = "",
+	old = (struct node){ .fake = { .serve = fake_valkey, .answer = answer, .ctx = &old }, .primary = &old, .replicas = "" };
+	new = (struct node){ .fake = { .serve = fake_valkey, .answer = answer, .ctx = &new }, .primary = &new, .replicas = "",
 			     .get = "$5\r\nvalue\r\n" };
 	fake_start(&old.fake);
 	fake_start(&new.fake);

@@ -61,7 +61,7 @@ static bool hello(struct fake *f, int fd)
 
 static int start(void **state)
 {
-	fake = (struct fake){ .answer = answer, .hello = hello };
+	fake = (struct fake){ .serve = fake_valkey, .answer = answer, .hello = hello };
 	fake_start(&fake);
 	snprintf(url, sizeof(url), "valkey://pager:s3cret@127.0.0.1:%u", fake.port);
 	return 0;
@@ -239,7 +239,7 @@ static void unasked_ones_break_the_connection(void **state)
 
 	for (size_t i = 0; i < sizeof(unasked) / sizeof(unasked[0]); i++) {
 		assert_int_equal(ask(store, CIS_STORE_GET, 5000 * MS), 0);
-		fake_say(fake.fd, unasked[i]);
+		fake_say_now(&fake, unasked[i]);
 		until_broken(store);
 	}
 	cis_store_close(store);
