@@ -12,12 +12,14 @@
 
 #include "base/clock.h"
 #include "check.h"
+#include "memcached-server.h"
 #include "store/layers.h"
+#include "valkey-server.h"
 
 /** struct pages_place - where a store is while a test runs: @url is its name; the rest is for whoever started it */
 struct pages_place {
 	char url[200], folder[100];
-	pid_t server;
+	struct server server;
 };
 
 /**
@@ -54,11 +56,34 @@ static inline void pages_stop_file(struct pages_place *p)
 	assert_int_equal(rmdir(p->folder), 0);
 }
 
+static inline bool pages_start_valkey(struct pages_place *p)
+{
+	valkey_start(&p->server, true, false, NULL);
+	strcpy(p->url, p->server.url);
+	return true;
+}
+
+static inline bool pages_start_memcached(struct pages_place *p)
+{
+	static const char *const safe[] = { MEMCACHED_SAFE, NULL };
+
+	memcached_start(&p->server, false, safe);
+	strcpy(p->url, p->server.url);
+	return true;
+}
+
+static inline void pages_stop_server(struct pages_place *p)
+{
+	server_remove(&p->server);
+}
+
 static const struct pages_subject pages_subjects[] = {
 	{ "file", pages_start_file, pages_stop_file, "?size=16M", NULL },
 	{ "file, delayed", pages_start_file, pages_stop_file, "?size=16M", "delay:min=1us,max=400us" },
 	{ "file, layers that do nothing", pages_start_file, pages_stop_file, "?size=16M",
 	  "corrupt:trigger=/nonexistent,how=stale+fault:from=100000000+delay:time=1us,every=7" },
+	{ "valkey", pages_start_valkey, pages_stop_server, NULL, NULL },
+	{ "memcached", pages_start_memcached, pages_stop_server, NULL, NULL },
 };
 
 #define PAGES_SUBJECTS (sizeof(pages_subjects) / sizeof(pages_subjects[0]))
