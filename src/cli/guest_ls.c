@@ -19,16 +19,17 @@ static int run(int argc, char **argv)
 	if (cli_json)
 		return cli_print_json(json_pack("{s:o}", "guests", guests));
 	if (json_array_size(guests))
-		printf("%-24s %-12s %8s %10s %10s  %s\n", "GUEST", "STATE", "PID", "RESIDENT", "ABSENT",
-		       "IMAGE");
+		printf("%-24s %-12s %8s %10s %10s %10s  %s\n", "GUEST", "STATE", "PID", "BUDGET", "RESIDENT",
+		       "REMOTE", "IMAGE");
 	json_array_foreach (guests, i, guest) {
-		char pid[24], resident[24], absent[24];
+		char pid[24], budget[24], resident[24], remote[24];
 
 		cli_figure(guest, "pid", pid, sizeof(pid));
-		cli_figure(guest, "pages.resident", resident, sizeof(resident));
-		cli_figure(guest, "pages.absent", absent, sizeof(absent));
-		printf("%-24s %-12s %8s %10s %10s  %s\n", cli_text(guest, "id"), cli_text(guest, "state"),
-		       pid, resident, absent, cli_text(guest, "image"));
+		cli_bytes(guest, "memory.budget_bytes", budget, sizeof(budget));
+		cli_bytes(guest, "memory.resident_bytes", resident, sizeof(resident));
+		cli_bytes(guest, "memory.stashed_bytes", remote, sizeof(remote));
+		printf("%-24s %-12s %8s %10s %10s %10s  %s\n", cli_text(guest, "id"), cli_text(guest, "state"),
+		       pid, budget, resident, remote, cli_text(guest, "image"));
 	}
 	json_decref(guests);
 	return CLI_OK;

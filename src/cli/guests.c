@@ -111,6 +111,68 @@ void cli_figure(const json_t *obj, const char *key, char *buf, size_t len)
 		snprintf(buf, len, "%lld", n);
 }
 
+void cli_bytes(const json_t *obj, const char *key, char *buf, size_t len)
+{
+	long long n = cli_number(obj, key);
+
+	if (n < 0)
+		snprintf(buf, len, "-");
+	else
+		cis_size_print((uint64_t)n, buf, len);
+}
+
+/** struct memory - what "memory" of a guest says, as text; "-" where it says nothing */
+struct memory {
+	char budget[24], resident[24], remote[24], stash[24];
+	const char *parked;
+};
+
+static void read_memory(const json_t *guest, struct memory *m)
+{
+	cli_bytes(guest, "memory.budget_bytes", m->budget, sizeof(m->budget));
+	cli_bytes(guest, "memory.resident_bytes", m->resident, sizeof(m->resident));
+	cli_bytes(guest, "memory.stashed_bytes", m->remote, sizeof(m->remote));
+	cli_bytes(guest, "memory.stash_bytes", m->stash, sizeof(m->stash));
+	m->parked = json_is_true(json_object_get(json_object_get(guest, "budget"), "parked")) ? ", parked" : "";
+}
+
+static void print_memory(const json_t *guest)
+{
+	struct memory m;
+
+	if (cli_number(guest, "memory.resident_bytes") < 0)
+		return;
+	read_memory(guest, &m);
+	printf("  %-14s %s%s\n  %-14s %s\n  %-14s %s, in %s\n", "budget", strcmp(m.budget, "-") ? m.budget : "none", m.parked,
+	       "memory", m.resident, "remote", m.remote, m.stash);
+}
+
+/* Takes the reference of one that is none. */
+static bool is_guest(json_t *guest, struct cis_error *err)
+{
+	if (*cli_text(guest, "id"))
+		return true;
+	json_decref(guest);
+	cis_fail(err, EPROTO, "%s: the answer has no guest", cli_control);
+	return false;
+}
+
+int cli_guest_print_memory(json_t *guest)
+{
+	struct cis_error err;
+	struct memory m;
+
+	if (!is_guest(guest, &err))
+		return cli_fail(&err);
+	if (cli_json)
+		return cli_print_json(guest);
+	read_memory(guest, &m);
+	printf("%s: budget %s%s, resident %s, remote %s in %s\n", cli_text(guest, "id"), strcmp(m.budget, "-") ? m.budget : "none",
+	       m.parked, m.resident, m.remote, m.stash);
+	json_decref(guest);
+	return CLI_OK;
+}
+
 static void print_pages(const json_t *guest)
 {
 	static const char *const rows[][2] = {
@@ -131,11 +193,8 @@ int cli_guest_print(json_t *guest)
 	struct cis_error err;
 	char size[32];
 
-	if (!*cli_text(guest, "id")) {
-		json_decref(guest);
-		cis_fail(&err, EPROTO, "%s: the answer has no guest", cli_control);
+	if (!is_guest(guest, &err))
 		return cli_fail(&err);
-	}
 	if (cli_json)
 		return cli_print_json(guest);
 	printf("%s: %s\n", cli_text(guest, "id"), cli_text(guest, "state"));
@@ -147,6 +206,7 @@ int cli_guest_print(json_t *guest)
 		printf("  %-14s %s\n", "error", cli_text(guest, "error"));
 	if (cli_number(guest, "pid") >= 0)
 		printf("  %-14s %lld\n", "pid", cli_number(guest, "pid"));
+	print_memory(guest);
 	print_pages(guest);
 	if (cli_number(guest, "bytes.read") >= 0)
 		printf("  %-14s %s\n", "read",

@@ -19,6 +19,9 @@ int cli_guest_list(json_t **ret, struct cis_error *err);
 /** cli_guest_print() - one guest, as text or JSON; takes the reference.  Return: an exit status. */
 int cli_guest_print(json_t *guest);
 
+/** cli_guest_print_memory() - its budget and what it has, in one line; with --json as cli_guest_print(). */
+int cli_guest_print_memory(json_t *guest);
+
 /** cli_text() - a string of an answer, "" when it is not there; never with control characters.  Lives as long
  * as @obj. */
 const char *cli_text(const json_t *obj, const char *key);
@@ -28,5 +31,8 @@ long long cli_number(const json_t *obj, const char *key);
 
 /** cli_figure() - the same as text, "-" when it is not there, into @buf. */
 void cli_figure(const json_t *obj, const char *key, char *buf, size_t len);
+
+/** cli_bytes() - likewise, bytes as people write them. */
+void cli_bytes(const json_t *obj, const char *key, char *buf, size_t len);
 
 #endif

@@ -70,16 +70,18 @@ static void print_rows(const struct row *rows, size_t nr, bool screen)
 {
 	if (screen)
 		printf("\033[H\033[J");
-	printf("%-24s %-12s %10s %12s %12s %12s\n", "GUEST", "STATE", "FAULTS/S", "FAULTS", "RESIDENT",
-	       "ABSENT");
+	printf("%-24s %-12s %10s %12s %10s %10s %10s %12s\n", "GUEST", "STATE", "FAULTS/S", "FAULTS", "BUDGET",
+	       "RESIDENT", "REMOTE", "ABSENT");
 	for (size_t i = 0; i < nr; i++) {
-		char resident[24], absent[24];
+		char budget[24], resident[24], remote[24], absent[24];
 
-		cli_figure(rows[i].guest, "pages.resident", resident, sizeof(resident));
+		cli_bytes(rows[i].guest, "memory.budget_bytes", budget, sizeof(budget));
+		cli_bytes(rows[i].guest, "memory.resident_bytes", resident, sizeof(resident));
+		cli_bytes(rows[i].guest, "memory.stashed_bytes", remote, sizeof(remote));
 		cli_figure(rows[i].guest, "pages.absent", absent, sizeof(absent));
-		printf("%-24s %-12s %10.0f %12.0f %12s %12s\n", cli_text(rows[i].guest, "id"),
-		       cli_text(rows[i].guest, "state"), rows[i].rate, counted(rows[i].guest), resident,
-		       absent);
+		printf("%-24s %-12s %10.0f %12.0f %10s %10s %10s %12s\n", cli_text(rows[i].guest, "id"),
+		       cli_text(rows[i].guest, "state"), rows[i].rate, counted(rows[i].guest), budget, resident,
+		       remote, absent);
 	}
 	fflush(stdout);
 }

@@ -58,6 +58,17 @@ static int read_codec(const json_t *j, enum cis_codec *ret, struct cis_error *er
 	return i < 0 ? i : 0;
 }
 
+static int read_bool(const json_t *j, const char *key, bool *ret, struct cis_error *err)
+{
+	const json_t *v = json_object_get(j, key);
+
+	if (v && !json_is_boolean(v))
+		return cis_fail(err, EINVAL, "'%s' must be true or false", key);
+	if (v)
+		*ret = json_is_true(v);
+	return 0;
+}
+
 static int check(const struct cis_budget *b, struct cis_error *err)
 {
 	if (b->max_bytes < b->min_bytes)
@@ -81,7 +92,8 @@ int cis_budget_read(struct cis_budget *b, const json_t *j, struct cis_error *err
 	if (rc || (rc = read_bytes(j, "max_bytes", true, &to.max_bytes, err)) ||
 	    (rc = read_bytes(j, "target_bytes", true, &to.target_bytes, err)) ||
 	    (rc = read_bytes(j, "min_bytes", false, &to.min_bytes, err)) ||
-	    (rc = read_bytes(j, "stash_bytes", true, &to.stash_bytes, err)) || (rc = read_codec(j, &to.codec, err)))
+	    (rc = read_bytes(j, "stash_bytes", true, &to.stash_bytes, err)) || (rc = read_codec(j, &to.codec, err)) ||
+	    (rc = read_bool(j, "parked", &to.parked, err)))
 		return rc;
 	way = read_word(j, "reclaim", ways, 2, to.sync, err);
 	if (way < 0)
@@ -100,13 +112,15 @@ static json_t *bytes(uint64_t n)
 
 json_t *cis_budget_json(const struct cis_budget *b)
 {
-	return json_pack("{s:o, s:o, s:o, s:o, s:s, s:s}", "max_bytes", bytes(b->max_bytes), "target_bytes", bytes(b->target_bytes),
+	return json_pack("{s:o, s:o, s:o, s:o, s:s, s:s, s:b}", "max_bytes", bytes(b->max_bytes), "target_bytes", bytes(b->target_bytes),
 			 "min_bytes", bytes(b->min_bytes), "stash_bytes", bytes(b->stash_bytes), "codec", cis_codec_name(b->codec),
-			 "reclaim", b->sync ? "sync" : "async");
+			 "reclaim", b->sync ? "sync" : "async", "parked", b->parked);
 }
 
 uint64_t cis_budget_limit(const struct cis_budget *b)
 {
+	if (b->parked)
+		return b->min_bytes;
 	return b->target_bytes < b->max_bytes ? b->target_bytes : b->max_bytes;
 }
 

@@ -18,11 +18,12 @@
  * @target_bytes: it is held to that now, which is not more than @max_bytes
  * @min_bytes:    it is never held to less: neither limit goes below
  * @stash_bytes:  that what was reclaimed of it may take
+ * @parked:       it is held to @min_bytes, whatever the others say, until it is not any more
  */
 struct cis_budget {
 	uint64_t max_bytes, target_bytes, min_bytes, stash_bytes;
 	enum cis_codec codec;
-	bool sync;
+	bool sync, parked;
 };
 
 extern const struct cis_budget cis_budget_none;

@@ -125,6 +125,9 @@ int cis_guest_delete(struct cis_guest *g, bool force, struct cis_error *err);
  */
 int cis_guest_change_budget(struct cis_guest *g, const struct cis_budget *budget, bool pinned, struct cis_error *err);
 
+/** cis_guest_limit() - bytes of its memory that may be resident now; UINT64_MAX: all. */
+uint64_t cis_guest_limit(const struct cis_guest *g);
+
 /** cis_guest_is_limited() - does it have a budget? */
 bool cis_guest_is_limited(const struct cis_guest *g);
 

@@ -5,9 +5,14 @@
 #include "daemon/guest_int.h"
 #include "os/uffd.h"
 
+uint64_t cis_guest_limit(const struct cis_guest *g)
+{
+	return cis_budget_limit(&g->budget);
+}
+
 bool cis_guest_is_limited(const struct cis_guest *g)
 {
-	return cis_budget_limit(&g->budget) != UINT64_MAX;
+	return cis_guest_limit(g) != UINT64_MAX;
 }
 
 struct cis_reclaim_opts cis_guest_reclaim_opts(const struct cis_guest *g)

@@ -33,8 +33,12 @@ static json_t *pages(struct cis_guest *g)
 
 static json_t *memory(struct cis_guest *g, const struct cis_seat_report *rep)
 {
-	return json_pack("{s:I, s:I, s:I}", "resident_bytes", (json_int_t)cis_guest_resident(g), "stashed_bytes",
-			 (json_int_t)cis_guest_outside(g), "stash_bytes", (json_int_t)rep->stash_bytes);
+	json_t *j = json_pack("{s:I, s:I, s:I}", "resident_bytes", (json_int_t)cis_guest_resident(g), "stashed_bytes",
+			      (json_int_t)cis_guest_outside(g), "stash_bytes", (json_int_t)rep->stash_bytes);
+
+	if (cis_guest_is_limited(g) && g->state != CIS_GUEST_GONE)
+		json_object_set_new(j, "budget_bytes", json_integer((json_int_t)cis_guest_limit(g)));
+	return j;
 }
 
 static void add_figures(json_t *j, struct cis_guest *g, const struct cis_seat_report *rep)

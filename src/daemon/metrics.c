@@ -206,7 +206,7 @@ static void measure(struct row *row, const struct cis_guest *g)
 	}
 	row->resident = cis_guest_resident(g);
 	row->stashed = cis_guest_outside(g);
-	row->budget = cis_budget_limit(&g->budget);
+	row->budget = cis_guest_limit(g);
 }
 
 /* Each is of one kind. */

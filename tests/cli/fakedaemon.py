@@ -38,7 +38,7 @@ class Guests:
     def put(self, name, spec):
         if name in self.all:
             raise Refused("exists", "%s: is there already" % name)
-        unknown = set(spec) - {"image", "socket", "kind", "policy", "fill", "record", "store", "uid", "gid"}
+        unknown = set(spec) - {"budget", "pinned", "image", "socket", "kind", "policy", "fill", "record", "store", "uid", "gid"}
         if unknown:
             raise Refused("bad_request", "unknown key %s" % sorted(unknown)[0])
         self.all[name] = {
@@ -49,8 +49,34 @@ class Guests:
             "pages": {"total": 2048, "absent": 1000, "resident": 1048, "removed": 0, "poisoned": 0},
             "faults": {"count": 8, "zero": 3, "demand": 4, "neighbour": 5, "removed": 0},
             "bytes": {"read": 1048576, "installed": 4292608},
+            "memory": {"resident_bytes": 4292608, "stashed_bytes": 0, "stash_bytes": 0},
+            "budget": {"max_bytes": None, "target_bytes": None, "min_bytes": 1 << 20, "parked": False}, "pinned": False,
             "record": {"state": "on" if spec.get("record") else "off", "pages": 0}}
         return 201, self.all[name]
+
+    def change(self, name, spec):
+        """It shrinks by 2 MiB each time that somebody looks, down to 1 MiB, or not at all when its stash has no room."""
+        guest = self.find(name)
+        guest["budget"].update(spec.get("budget", {}))
+        guest["pinned"] = spec.get("pinned", guest["pinned"])
+        budget, memory = guest["budget"], guest["memory"]
+        limits = [budget[key] for key in ("target_bytes", "max_bytes") if budget[key] is not None]
+        if budget["parked"]:
+            limits.append(budget["min_bytes"])
+        memory.pop("budget_bytes", None)
+        if limits:
+            memory["budget_bytes"] = min(limits)
+        return 200, guest
+
+    def look(self, name):
+        guest = self.find(name)
+        memory, budget = guest["memory"], guest["budget"]
+        out = max(0, memory["resident_bytes"] - memory.get("budget_bytes", 1 << 62))
+        out = min(out, 2 << 20, budget.get("stash_bytes", 1 << 62) - memory["stash_bytes"])
+        memory["resident_bytes"] -= out
+        memory["stashed_bytes"] += out
+        memory["stash_bytes"] += out
+        return 200, guest
 
     def wait(self, name, query):
         guest = self.find(name)
@@ -103,7 +129,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if parts[:2] != ["v1", "guests"]:
             raise Refused("not_found", "%s: no such path" % path)
         routes = {("PUT", 3): lambda: self.guests.put(parts[2], body),
-                  ("GET", 3): lambda: (200, self.guests.find(parts[2])),
+                  ("GET", 3): lambda: self.guests.look(parts[2]),
+                  ("PATCH", 3): lambda: self.guests.change(parts[2], body),
                   ("DELETE", 3): lambda: self.guests.delete(parts[2], query),
                   ("GET", 4): lambda: self.guests.wait(parts[2], query),
                   ("PUT", 4): lambda: self.guests.record(parts[2], body)}

@@ -16,6 +16,10 @@ $ cistern guest show no-guest
 !~ cistern guest show: /.*/control\.sock: the answer has no guest
 ? 1
 
+$ cistern guest set no-guest --pinned no
+!~ cistern guest set: /.*/control\.sock: the answer has no guest
+? 1
+
 $ cistern guest show no-reason
 !~ cistern guest show: /.*/control\.sock: status 500 without an error object
 ? 1

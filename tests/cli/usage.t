@@ -154,3 +154,28 @@ Commands:
 Options:
   --help                    print this text, or that of a command
   --version                 print the version
+
+$ cistern guest set web-1
+! cistern guest set: wants at least one option
+! Try 'cistern guest set --help'.
+? 2
+
+$ cistern guest set web-1 --budget all
+! cistern guest set: --budget: 'all' is not a size, like 256M, nor none
+! Try 'cistern guest set --help'.
+? 2
+
+$ cistern guest set web-1 --min none
+! cistern guest set: --min: 'none' is not a size, like 256M
+! Try 'cistern guest set --help'.
+? 2
+
+$ cistern guest set web-1 --max 9999999T
+! cistern guest set: --max: '9999999T' is not a size, like 256M, nor none
+! Try 'cistern guest set --help'.
+? 2
+
+$ cistern guest park web-1 --timeout 9999999999
+! cistern guest park: --timeout: 9999999999 seconds are too many
+! Try 'cistern guest park --help'.
+? 2

@@ -199,7 +199,7 @@ def upgrades_do_not_disturb(daemon):
         guest.do("verify")
         shown = daemon.guest("g%d" % i)
         assert shown["budget"] == {"max_bytes": BUDGET, "target_bytes": None, "min_bytes": 1 << 20, "stash_bytes": 64 << 20, "codec": "mask",
-                                   "reclaim": "async"}, shown
+                                   "reclaim": "async", "parked": False}, shown
         keeps_to(daemon, "g%d" % i, guest, BUDGET)
         expect(guest.end(), wrong_pages=0, poisoned=0)
 
@@ -243,6 +243,34 @@ def what_was_said_is_known_to_all_engines(daemon):
     assert (shown["max_bytes"], shown["target_bytes"], shown["reclaim"]) == (BUDGET, 2 << 20, "sync"), shown
     keeps_to(daemon, "early", guest, 2 << 20, 4 * PAGE)
     expect(guest.end(), wrong_pages=0, poisoned=0)
+
+
+def parked_guests_run_and_come_back(daemon):
+    """They are parked for the engines that follow, too, and come back with what they had before."""
+    memory, image = make_image(daemon, pages=4096, kind=2)
+    guests = [serve(daemon, "g%d" % i, image, memory, *kind, fill="all") for i, kind in enumerate((COPIED, IN_PLACE))]
+    for guest in guests:
+        guest.do("churn:500")
+    daemon.run("guest", "set", "g0", "--max", "8M", "--budget", "4M")
+    for i, guest in enumerate(guests):
+        name = "g%d" % i
+        said = daemon.run("guest", "park", name)
+        assert "%s: budget 1.0 MiB, parked, resident " % name in said, said
+        assert resident(daemon, name) <= 1 << 20 and file_bytes(guest) <= 1 << 20
+        limit(daemon, name, codec="mask") # it stays parked
+        pid = daemon.kill_engine()
+        guest.do("churn:500")
+        assert daemon.insist("GET", "/v1/health")[1]["engine_pid"] != pid
+        keeps_to(daemon, name, guest, 1 << 20)
+        said = daemon.run("guest", "unpark", name)
+        assert said.startswith("%s: budget %s, resident" % (name, ("4.0 MiB", "none")[i])), said
+        guest.do("churn:500")
+        guest.do("verify")
+    keeps_to(daemon, "g0", guests[0], BUDGET // 2)
+    assert daemon.guest("g0")["budget"]["max_bytes"] == BUDGET
+    assert daemon.wait("g1", "independent")["memory"]["stashed_bytes"] == 0
+    for guest in guests:
+        expect(guest.end(), wrong_pages=0, poisoned=0)
 
 
 def drained_guests_have_all_of_it(daemon):
@@ -332,8 +360,8 @@ def a_full_stash_stops_it(daemon):
 
 TESTS = [every_byte_is_right, budgets_change_while_it_runs, who_was_independent_is_not_any_more, balloons_storm_beside_it,
          engines_die_while_reclaiming, upgrades_do_not_disturb, to_an_engine_that_has_no_stash, what_was_said_is_known_to_all_engines,
-         drained_guests_have_all_of_it, a_drain_in_vain_gives_budgets_back, what_cannot_be_reclaimed_is_refused, a_full_stash_stops_it]
-for test in (engines_die_while_reclaiming, what_was_said_is_known_to_all_engines):
+         parked_guests_run_and_come_back, drained_guests_have_all_of_it, a_drain_in_vain_gives_budgets_back, what_cannot_be_reclaimed_is_refused, a_full_stash_stops_it]
+for test in (engines_die_while_reclaiming, what_was_said_is_known_to_all_engines, parked_guests_run_and_come_back):
     test.said = ("engine was ended",)
 
 if __name__ == "__main__":
