@@ -11,6 +11,7 @@ from load import rig
 
 PAGES, HOT = 128, 32
 SECONDS = 20
+FOLDER = os.environ.get("CIS_TEST_DIR", "/var/tmp")
 PAST = 5 # trials in a row that do not come so far: threads take turns in any order, and so do calls
 KINDS = ((), ("--client", "--memory", "memfd"), ("--client", "--memory", "private"))
 
@@ -169,10 +170,10 @@ def prepare(board, source):
 
 def every(board, name, process, scenario):
     limit, failures, n, past, calls = board.trials(100000), [], 0, 0, {}
-    with tempfile.TemporaryDirectory(prefix="cistern-nth.", dir="/var/tmp") as source:
+    with tempfile.TemporaryDirectory(prefix="cistern-nth.", dir=FOLDER) as source:
         prepare(board, source)
         while n < limit and past < PAST:
-            with tempfile.TemporaryDirectory(prefix="cistern-nth.", dir="/var/tmp") as folder:
+            with tempfile.TemporaryDirectory(prefix="cistern-nth.", dir=FOLDER) as folder:
                 trial = Trial(board, source, folder, process, n + past + 1)
                 problem = attempt(trial, scenario)
                 call = trial.failed()
