@@ -135,6 +135,7 @@ void cis_request_error(struct cis_request *req, int rc, const struct cis_error *
 		code = "bad_request";
 		break;
 	case EBUSY:
+	case ENOTCONN:
 	case EMFILE:
 	case ENFILE:
 		code = "busy";

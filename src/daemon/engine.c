@@ -17,6 +17,7 @@
 #include "daemon/guest_int.h"
 #include "daemon/handover.h"
 #include "daemon/harden.h"
+#include "daemon/heir.h"
 #include "daemon/ledger.h"
 #include "daemon/log.h"
 #include "os/uffd.h"
@@ -175,18 +176,18 @@ static int start_threads(struct cis_engine *e, struct cis_error *err)
 	return 0;
 }
 
-static int watch(const struct cis_engine *e, int op, int fd, uint32_t events)
+int cis_engine_watch(const struct cis_engine *e, int op, int fd, uint32_t events)
 {
 	struct epoll_event ev = { .events = events, .data.fd = fd };
 
-	return epoll_ctl(e->epoll, op, fd, &ev);
+	return epoll_ctl(e->epoll, op, fd, &ev) ? -errno : 0;
 }
 
 /* Clients wait until all guests are known; but what may fail does so now. */
 static int watch_all(struct cis_engine *e, struct cis_error *err)
 {
-	if (watch(e, EPOLL_CTL_ADD, e->box.event, EPOLLIN) || watch(e, EPOLL_CTL_ADD, cis_keeper_link_fd(e->link), EPOLLIN) ||
-	    watch(e, EPOLL_CTL_ADD, cis_api_fd(e->api), 0))
+	if (cis_engine_watch(e, EPOLL_CTL_ADD, e->box.event, EPOLLIN) || cis_engine_watch(e, EPOLL_CTL_ADD, cis_keeper_link_fd(e->link), EPOLLIN) ||
+	    cis_engine_watch(e, EPOLL_CTL_ADD, cis_api_fd(e->api), 0))
 		return cis_fail(err, errno, "epoll: %s", strerror(errno));
 	return 0;
 }
@@ -274,17 +275,18 @@ static void loop(struct cis_engine *e)
 	uint64_t next_tick = 0;
 	bool more = false, has_api = false;
 
-	while (!is_over(e) && (!e->stopping || !all_gone(e))) {
+	while (!is_over(e) && (!e->stopping || !all_gone(e)) && !cis_heir_is_alone(e)) {
 		int wait = shorter(shorter(cis_awake_tick(e->awake), has_api ? cis_api_timeout_ms(e->api) : -1), TICK_MS);
 
 		epoll_wait(e->epoll, ev, EPOLL_EVENTS, more ? 0 : wait);
 		if (e->has_keeper) {
 			more = cis_keeper_link_run(e->link, LINK_BATCH);
 			if (!e->has_keeper) {
-				watch(e, EPOLL_CTL_DEL, cis_keeper_link_fd(e->link), 0);
+				cis_engine_watch(e, EPOLL_CTL_DEL, cis_keeper_link_fd(e->link), 0);
 				more = false;
 			}
 		}
+		cis_heir_look(e);
 		cis_mailbox_run(&e->box);
 		if (cis_now_ns(NULL) >= next_tick) {
 			cis_guest_tick(e);
@@ -292,7 +294,7 @@ static void loop(struct cis_engine *e)
 			next_tick = cis_now_ns(NULL) + TICK_MS * 1000000ull;
 		}
 		if (!has_api && e->mode != CIS_ENGINE_LEARNS)
-			has_api = !watch(e, EPOLL_CTL_MOD, cis_api_fd(e->api), EPOLLIN);
+			has_api = !cis_engine_watch(e, EPOLL_CTL_MOD, cis_api_fd(e->api), EPOLLIN);
 		if (has_api)
 			cis_api_run(e->api); /* last, as what comes before may answer requests */
 	}
@@ -318,7 +320,7 @@ static int check_kernel(struct cis_error *err)
 
 int cis_engine_main(const struct cis_config *config, int wire)
 {
-	struct cis_engine e = { .config = config, .epoll = -1, .started_ns = cis_now_ns(NULL), .keeper_pid = getppid(),
+	struct cis_engine e = { .config = config, .epoll = -1, .heir = { -1, -1, false }, .started_ns = cis_now_ns(NULL), .keeper_pid = getppid(),
 				.layout = config->state_layout ? config->state_layout : CIS_STATE_LAYOUT_MAX };
 	struct cis_error err;
 	int rc = check_kernel(&err);
@@ -335,6 +337,8 @@ int cis_engine_main(const struct cis_config *config, int wire)
 	if (e.handover.step == CIS_HANDOVER_OVER)
 		_exit(e.handover.exit); /* guests are another engine's: whatever is given back here could only do harm */
 	cis_log(CIS_LOG_INFO, "engine: the last guest has gone");
+	if (cis_heir_is_alone(&e))
+		_exit(0); /* who is expected is so by the daemon that comes */
 	end(&e);
 	return 0;
 }

@@ -64,6 +64,16 @@ struct cis_handover {
 	int exit;
 };
 
+/**
+ * struct cis_heir - where another keeper asks, should this engine's die (heir.c)
+ * @sock, @lock: -1: there is none
+ * @is_awaited:  the keeper is gone, and this engine listens there
+ */
+struct cis_heir {
+	int sock, lock;
+	bool is_awaited;
+};
+
 struct cis_engine {
 	const struct cis_config *config;
 	struct cis_keeper_link *link;
@@ -71,6 +81,7 @@ struct cis_engine {
 	enum cis_wire_role role;
 	enum cis_engine_mode mode;
 	struct cis_handover handover;
+	struct cis_heir heir;
 	struct cis_sections handover_sections; /* begun before guests stand still */
 	bool has_forgotten;		       /* a gone guest since then */
 	void *handed; /* of the engine before, not read yet */
@@ -124,6 +135,9 @@ void cis_engine_layers_put(struct cis_engine *e, struct cis_layers *layers);
 
 /** cis_engine_is_short() - so few descriptors are left that what is being served may come to need them. */
 bool cis_engine_is_short(const struct cis_engine *e);
+
+/** cis_engine_watch() - wake the control thread when @fd is ready; @op as of epoll_ctl().  Return: 0 or -errno. */
+int cis_engine_watch(const struct cis_engine *e, int op, int fd, uint32_t events);
 
 /** cis_engine_shard() - the one with the fewest guests. */
 struct cis_shard *cis_engine_shard(struct cis_engine *e);

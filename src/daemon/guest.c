@@ -334,7 +334,7 @@ int cis_guest_put(struct cis_engine *e, const char *id, const struct cis_guest_o
 	if (g && g->state != CIS_GUEST_GONE)
 		return cis_fail(err, EEXIST, "guest %s is there already, %s", id, cis_guest_state_name(g->state));
 	if (!e->has_keeper)
-		return cis_fail(err, ENOTCONN, "the keeper is gone: restart cisternd to serve new guests");
+		return cis_fail(err, ENOTCONN, "the keeper is gone: start cisternd again, it takes over and serves new guests");
 	if (e->stopping)
 		return cis_fail(err, EBUSY, "the daemon is stopping");
 	if (live_guests(e) >= e->config->guests)

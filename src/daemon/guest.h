@@ -50,6 +50,7 @@ struct cis_guest {
 	uint64_t serial; /* also the id of its listener */
 	enum cis_guest_state state;
 	bool listening;
+	bool unbound; /* it was, with the keeper before */
 	int listen_error; /* errno, when it is forgotten because of it */
 	char *image_path, *socket, *kind, *store;
 	struct cis_layers *layers; /* that its images are read through, or NULL */

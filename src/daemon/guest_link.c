@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -10,6 +11,7 @@
 #include "daemon/events.h"
 #include "daemon/guest_int.h"
 #include "daemon/handover.h"
+#include "daemon/heir.h"
 #include "daemon/ledger.h"
 #include "daemon/log.h"
 #include "os/sock.h"
@@ -297,7 +299,9 @@ static void on_listening(void *ctx, uint64_t listener, const struct cis_wire_lis
 	}
 	if (!error) {
 		g->listening = true;
-		cis_guest_move(g, CIS_GUEST_EXPECTED);
+		if (!g->unbound)
+			cis_guest_move(g, CIS_GUEST_EXPECTED);
+		g->unbound = false;
 		return;
 	}
 	snprintf(g->error, sizeof(g->error), "%s", why);
@@ -436,9 +440,17 @@ static void on_lost(void *ctx)
 		e->handover = (struct cis_handover){ .step = CIS_HANDOVER_OVER, .exit = 1 };
 		return;
 	}
-	cis_log(CIS_LOG_ERROR, "the keeper is gone: guests are served, no new ones are taken");
 	if (e->mode == CIS_ENGINE_STANDS_STILL && e->handover.step != CIS_HANDOVER_OVER)
 		cis_handover_resume(e, ECONNRESET, "the keeper is gone");
+	else if (e->handover.step == CIS_HANDOVER_ASKED)
+		cis_handover_upgrading(e, ECONNRESET, "the keeper is gone");
+	if (e->handover.step == CIS_HANDOVER_NONE && cis_heir_wait(e)) {
+		cis_log(CIS_LOG_ERROR, "the keeper is gone: guests are served, no new ones are taken until cisternd is started again, which "
+			"takes over");
+		return;
+	}
+	cis_log(CIS_LOG_ERROR, "the keeper is gone: guests are served, no new ones are taken");
+	listen(CIS_WIRE_CONTROL_FD, CIS_WIRE_CONTROL_BACKLOG); /* whoever connects is told that it is this process */
 	stop_expecting(e, "the keeper is gone");
 }
 
@@ -465,4 +477,5 @@ const struct cis_keeper_link_ops cis_guest_link_ops = {
 	.released = cis_standby_released,
 	.unlistened = cis_standby_unlistened,
 	.ledger = cis_ledger_use,
+	.heir = cis_heir_known,
 };

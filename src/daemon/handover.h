@@ -12,7 +12,9 @@ struct cis_guest;
 
 /* standby.c: the engine that follows. */
 
-/** cis_standby_hello() - say what this engine is.  Return: of the wire. */
+/** cis_standby_describe() - what this engine is. */
+void cis_standby_describe(const struct cis_engine *e, struct cis_wire_hello *ret);
+/** cis_standby_hello() - say so.  Return: of the wire. */
 int cis_standby_hello(struct cis_engine *e);
 void cis_standby_role(void *ctx, enum cis_wire_role role);
 void cis_standby_replayed(void *ctx, uint64_t generation);

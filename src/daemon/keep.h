@@ -28,6 +28,7 @@ struct listener;
 #define KEEP_STORE_MAX 12288 /* names that fit the one environment string in which they come back; FileDescriptorStoreMax= */
 #define KEEP_NAME_BYTES 32
 #define KEEP_LEDGER	"ledger"
+#define KEEP_HEIR	"heir" /* the socket on which the next keeper asks for an engine that is left */
 #define KEEP_FREE_FROM	16 /* descriptors above are out of the way of those that an engine finds under fixed numbers */
 
 /**
@@ -148,6 +149,8 @@ void keep_ledger_end(struct cis_keeper *k);
 /** names_add() - @fd is its own, also on failure.  Return: 0, -ENOMEM, -EEXIST. */
 int names_add(struct keep_names *n, const char *name, int fd, unsigned where);
 void names_sort(struct keep_names *n);
+/** names_join() - those of @more that @n, which is sorted, does not have; the others are closed.  @more is empty then. */
+void names_join(struct keep_names *n, struct keep_names *more);
 struct keep_name *names_find(struct keep_names *n, const char *name);
 /** names_inherit() - those that systemd, or ourselves before an exec, handed over. */
 void names_inherit(struct keep_names *n);
@@ -158,13 +161,29 @@ void names_fini(struct keep_names *n);
 /**
  * keep_folder_open() - the folder, made if need be, and its lock
  * @is_wish: where it cannot be, nothing is kept in files
+ * @n:       what an engine holds that has outlived its keeper, and is to be taken over (keep_heir_resume()); sorted
  *
- * Return: 0; -EXDEV (not a tmpfs), -EPERM (not ours alone), -EBUSY (an engine of a keeper before lives), ...
+ * Return: 0; -EXDEV (not a tmpfs), -EPERM (not ours alone), -EBUSY (another daemon, or an engine that cannot be taken over), ...
  */
-int keep_folder_open(struct keep *keep, const char *path, bool is_wish, struct cis_error *err);
+int keep_folder_open(struct cis_keeper *k, struct keep_names *n, const char *path, bool is_wish, struct cis_error *err);
 /** keep_folder_names() - add what is there under names that @n does not have; @n is sorted then. */
 void keep_folder_names(struct keep *keep, struct keep_names *n);
 /** keep_lock_note() - who has the lock, for whoever finds it taken. */
 void keep_lock_note(struct cis_keeper *k);
+
+/* keep_heir.c */
+
+/** keep_heir_listen() - where the next keeper asks; @fd: bound by a keeper before, -1: now. */
+void keep_heir_listen(struct cis_keeper *k, int fd);
+void keep_heir_end(struct cis_keeper *k);
+/**
+ * keep_heir_ask() - somebody has the lock: is it an engine that has outlived its keeper?
+ *
+ * Return: 0: it has left its will, and @n has what it holds; -EPIPE (a keeper lives), -ETIMEDOUT (no answer), -ECONNREFUSED,
+ * -EPROTONOSUPPORT (another version), ...
+ */
+int keep_heir_ask(struct cis_keeper *k, struct keep_names *n);
+/** keep_heir_resume() - its guests are restored: it is the engine.  Return: 0, also when there is none, or -errno. */
+int keep_heir_resume(struct cis_keeper *k);
 
 #endif

@@ -71,6 +71,7 @@ static void put_all(FILE *f, struct cis_keeper *k)
 		k->generation);
 	put_fd(f, &k->keep.control, KEEP_BIT_SOCK, "ctl", k->control_fd);
 	put_fd(f, &k->keep.ledger, KEEP_BIT_RECORD, KEEP_LEDGER, k->keep.ledger.fd);
+	put_fd(f, NULL, 0, KEEP_HEIR, k->heir.fd);
 	put_fd(f, NULL, 0, "lock", k->keep.lock);
 	for (struct listener *l = k->listeners; l; l = l->next)
 		put_listener(f, l);
@@ -237,7 +238,7 @@ static int resume_engine(struct cis_keeper *k, pid_t pid, int from, uint64_t gen
 	close(from);
 	r = cis_wire_hello_get(hello, sizeof(hello), &h);
 	if (!r)
-		r = engine_adopt(k, wire, pid, generation, &h);
+		r = engine_adopt(k, wire, pid, -1, generation, &h);
 	if (r)
 		close(wire);
 	else

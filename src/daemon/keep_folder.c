@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,9 +18,10 @@
 #include "daemon/keep.h"
 #include "daemon/keeper_int.h"
 #include "os/pidfd.h"
+#include "os/proc.h"
 
 #define LOCK	     "lock"
-#define LOCK_BYTES   160
+#define LOCK_BYTES   320
 #define LOCK_WAIT_MS 2000 /* for processes that are being killed */
 
 /* States are mapped, and records written at each change: only memory will do. */
@@ -50,79 +52,134 @@ static int open_folder(const char *path, int *ret, struct cis_error *err)
 	return 0;
 }
 
-/* Engines have the lock too: as long as one lives, whoever it serves is not to be served by another. */
+/*
+ * Engines have the lock too: as long as one lives, whoever it serves is not to be served by another.  It says who has it:
+ * "keeper 12:3456 engine 34:3789", numbers and start times of processes.
+ */
+struct holder {
+	char what[8];
+	pid_t pid;
+	uint64_t start;
+};
+
+/* Return: false at the end. */
+static bool next_holder(const char **at, struct holder *ret)
+{
+	int len = 0;
+
+	*ret = (struct holder){ 0 };
+	if (sscanf(*at, " %7[a-z] %d%n", ret->what, &ret->pid, &len) != 2 || ret->pid <= 0)
+		return false;
+	*at += len;
+	if (sscanf(*at, ":%" SCNu64 "%n", &ret->start, &len) == 1)
+		*at += len;
+	return true;
+}
+
+static bool is_alive(const struct holder *h)
+{
+	uint64_t start;
+
+	return !cis_proc_start(h->pid, &start) && (!h->start || h->start == start);
+}
+
 static void read_holders(int lock, char *text, size_t room)
 {
 	ssize_t n = pread(lock, text, room - 1, 0);
 
 	text[n > 0 ? n : 0] = 0;
-	text[strcspn(text, "\n")] = 0;
 }
 
-static void wait_for_end(int pid)
-{
-	struct pollfd p = { .events = POLLIN };
-
-	if (pid <= 0 || cis_pidfd_open(pid, &p.fd))
-		return;
-	poll(&p, 1, LOCK_WAIT_MS);
-	close(p.fd);
-}
-
-/* "keeper 12 engine 34 engine 56" */
+/* For those that are being killed. */
 static void wait_for_holders(const char *text)
 {
-	const char *at = text;
+	struct pollfd p = { .events = POLLIN };
+	struct holder h;
 
-	while ((at = strchr(at, ' '))) {
-		wait_for_end(atoi(++at));
-		at += strcspn(at, " ");
-		at += *at == ' ';
+	while (next_holder(&text, &h)) {
+		if (cis_pidfd_open(h.pid, &p.fd))
+			continue;
+		if (is_alive(&h))
+			poll(&p, 1, LOCK_WAIT_MS);
+		close(p.fd);
 	}
 }
 
-static int take_lock(struct keep *keep, struct cis_error *err)
+static int fail_taken(const struct keep *keep, const char *text, int why, struct cis_error *err)
 {
-	int fd = openat(keep->dir, LOCK, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600), high;
+	struct holder h;
+
+	while (next_holder(&text, &h)) {
+		if (!is_alive(&h))
+			continue;
+		if (!strcmp(h.what, "keeper"))
+			return cis_fail(err, EBUSY, "%s: another daemon is at work there, its keeper is process %d", keep->path, (int)h.pid);
+		return cis_fail(err, EBUSY, "%s: engine %d has outlived its keeper and cannot be taken over: %s; 'kill -9 %d' ends it, its guests "
+				"wait then, and a daemon that is started after that serves them", keep->path, (int)h.pid, strerror(-why),
+				(int)h.pid);
+	}
+	return cis_fail(err, EBUSY, "%s/" LOCK ": is taken, and who has it is not visible from here", keep->path);
+}
+
+static int have_lock(struct keep *keep, int fd, struct cis_error *err)
+{
+	keep->lock = fcntl(fd, F_DUPFD_CLOEXEC, KEEP_FREE_FROM);
+	close(fd);
+	return keep->lock < 0 ? cis_fail(err, errno, "%s/" LOCK ": %s", keep->path, strerror(errno)) : 0;
+}
+
+/* Who has it is a living daemon, an engine alone, which is taken over, or somebody who is about to end. */
+static int take_lock(struct cis_keeper *k, struct keep_names *n, struct cis_error *err)
+{
+	int fd = openat(k->keep.dir, LOCK, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600), r;
 	char holders[LOCK_BYTES];
 
 	if (fd < 0)
-		return cis_fail(err, errno, "%s/" LOCK ": %s", keep->path, strerror(errno));
-	if (flock(fd, LOCK_EX | LOCK_NB)) {
-		read_holders(fd, holders, sizeof(holders));
-		wait_for_holders(holders);
-		if (flock(fd, LOCK_EX | LOCK_NB)) {
-			close(fd);
-			return cis_fail(err, EBUSY,
-					"%s: another daemon is at work: %s; if only an engine is left, end it (its guests wait then), and "
-					"start again", keep->path, holders);
-		}
+		return cis_fail(err, errno, "%s/" LOCK ": %s", k->keep.path, strerror(errno));
+	if (!flock(fd, LOCK_EX | LOCK_NB))
+		return have_lock(&k->keep, fd, err);
+	r = keep_heir_ask(k, n);
+	if (!r && names_find(n, "lock")) {
+		close(fd);
+		fd = names_find(n, "lock")->fd;
+		names_find(n, "lock")->fd = -1;
+		return have_lock(&k->keep, fd, err);
 	}
-	high = fcntl(fd, F_DUPFD_CLOEXEC, KEEP_FREE_FROM);
+	read_holders(fd, holders, sizeof(holders));
+	wait_for_holders(holders);
+	if (!flock(fd, LOCK_EX | LOCK_NB))
+		return have_lock(&k->keep, fd, err);
 	close(fd);
-	if (high < 0)
-		return cis_fail(err, errno, "%s/" LOCK ": %s", keep->path, strerror(errno));
-	keep->lock = high;
-	return 0;
+	return fail_taken(&k->keep, holders, r, err);
+}
+
+static int add_holder(char *text, size_t room, const char *what, pid_t pid)
+{
+	uint64_t start = 0;
+
+	cis_proc_start(pid, &start);
+	return snprintf(text, room, "%s %d:%" PRIu64 " ", what, (int)pid, start);
 }
 
 void keep_lock_note(struct cis_keeper *k)
 {
 	char text[LOCK_BYTES];
-	int n = snprintf(text, sizeof(text), "keeper %d", (int)getpid());
+	int n;
 
 	if (k->keep.lock < 0)
 		return;
+	n = add_holder(text, sizeof(text), "keeper", getpid());
 	for (unsigned i = 0; i < KEEPER_ENGINES; i++)
 		if (k->engines[i].pid)
-			n += snprintf(text + n, sizeof(text) - (size_t)n, " engine %d", (int)k->engines[i].pid);
-	text[n++] = '\n';
+			n += add_holder(text + n, sizeof(text) - (size_t)n, "engine", k->engines[i].pid);
+	text[n - 1] = '\n';
 	if (pwrite(k->keep.lock, text, (size_t)n, 0) != n || ftruncate(k->keep.lock, n))
 		cis_log(CIS_LOG_WARN, "keeper: %s/" LOCK ": %s", k->keep.path, strerror(errno));
 }
 
-int keep_folder_open(struct keep *keep, const char *path, bool is_wish, struct cis_error *err)
+int keep_folder_open(struct cis_keeper *k, struct keep_names *n, const char *path, bool is_wish, struct cis_error *err)
 {
+	struct keep *keep = &k->keep;
 	int r;
 
 	keep->path = strdup(path);
@@ -138,7 +195,7 @@ int keep_folder_open(struct keep *keep, const char *path, bool is_wish, struct c
 		return 0;
 	}
 	if (!r && keep->lock < 0)
-		r = take_lock(keep, err);
+		r = take_lock(k, n, err);
 	return r;
 }
 
@@ -171,9 +228,5 @@ void keep_folder_names(struct keep *keep, struct keep_names *n)
 	}
 	if (dir)
 		closedir(dir);
-	for (size_t i = 0; i < keep->found.nr; i++)
-		names_add(n, keep->found.names[i].name, keep->found.names[i].fd, KEEP_IS_FILED);
-	free(keep->found.names);
-	keep->found = (struct keep_names){ 0 };
-	names_sort(n);
+	names_join(n, &keep->found);
 }

@@ -441,19 +441,22 @@ int cis_keeper_gather(struct cis_keeper *k, const struct cis_keep_opts *opts, st
 	names_sort(&names);
 	k->keep.lock = take(&names, "lock", &none, 0);
 	if (opts->folder)
-		r = keep_folder_open(&k->keep, opts->folder, opts->is_wish, err);
+		r = keep_folder_open(k, &names, opts->folder, opts->is_wish, err);
 	if (r)
 		return r; /* what was handed over stays open until this process ends */
 	keep_folder_names(&k->keep, &names);
 	for (size_t i = 0; i < names.nr; i++)
 		k->keep.nr_stored += names.names[i].where & KEEP_IS_STORED;
 	k->keep.control_fd = take(&names, "ctl", &k->keep.control, KEEP_BIT_SOCK);
+	keep_heir_listen(k, take(&names, KEEP_HEIR, &none, 0));
 	k->keep.ledger.fd = take(&names, KEEP_LEDGER, &k->keep.ledger, KEEP_BIT_RECORD);
 	k->keep.is_gathering = true;
 	r = restore_all(k, &names);
 	adopt_sockets(k, &names);
 	if (!r)
 		r = keep_exec_resume(k);
+	if (!r)
+		r = keep_heir_resume(k);
 	if (!has_engine(k))
 		conns_drop(k, conn_is_done);
 	k->keep.is_gathering = false;

@@ -42,6 +42,24 @@ void names_sort(struct keep_names *n)
 		qsort(n->names, n->nr, sizeof(*n->names), compare);
 }
 
+void names_join(struct keep_names *n, struct keep_names *more)
+{
+	size_t nr = n->nr;
+
+	for (size_t i = 0; i < more->nr; i++) {
+		struct keep_names had = { .names = n->names, .nr = nr };
+		struct keep_name *at = &more->names[i];
+
+		if (names_find(&had, at->name))
+			close(at->fd);
+		else if (names_add(n, at->name, at->fd, at->where))
+			cis_log(CIS_LOG_ERROR, "keeper: %s: no memory for it", at->name);
+	}
+	free(more->names);
+	*more = (struct keep_names){ 0 };
+	names_sort(n);
+}
+
 struct keep_name *names_find(struct keep_names *n, const char *name)
 {
 	struct keep_name key;

@@ -145,7 +145,9 @@ int cis_keeper_create(struct cis_keeper **ret, struct cis_error *err)
 	k->upgrade_ns = UPGRADE_NS;
 	k->handover.sections = k->exec.out.fd = -1;
 	k->exec.out.k = k;
-	k->signals.fd = k->control_fd = -1;
+	k->signals.fd = k->control_fd = k->heir.fd = -1;
+	k->heir.k = k;
+	k->will.wire = k->will.pidfd = -1;
 	k->signals.k = k;
 	for (unsigned i = 0; i < KEEPER_ENGINES; i++) {
 		struct engine *e = &k->engines[i];
@@ -185,6 +187,7 @@ void cis_keeper_destroy(struct cis_keeper *k)
 	argv_free(k->argv);
 	argv_free(k->envp);
 	keep_ledger_end(k);
+	keep_heir_end(k);
 	keep_fini(&k->keep);
 	watch_close(&k->signals);
 	if (k->spare >= 0)

@@ -154,6 +154,16 @@ static int tell_ledger(struct engine *e)
 	return tell_due(e, DUE_LEDGER, &(struct cis_wire_msg){ .type = CIS_WIRE_LEDGER, .fds = &fd, .nr_fds = 1 });
 }
 
+static int tell_heir(struct engine *e)
+{
+	struct cis_keeper *k = e->wire.k;
+	int fds[] = { k->heir.fd, k->keep.lock };
+
+	if (fds[0] < 0 || fds[1] < 0)
+		e->due &= ~(unsigned)DUE_HEIR;
+	return tell_due(e, DUE_HEIR, &(struct cis_wire_msg){ .type = CIS_WIRE_HEIR, .fds = fds, .nr_fds = 2 });
+}
+
 /* Where one engine follows another. */
 static int tell_succession(struct engine *e)
 {
@@ -182,6 +192,8 @@ static int tell_all(struct engine *e)
 	if (r || !e->has_hello)
 		return r;
 	r = tell_ledger(e);
+	if (!r)
+		r = tell_heir(e);
 	while (e->untold && !r) {
 		struct untold *u = e->untold;
 
@@ -428,7 +440,7 @@ int engine_connect(struct cis_keeper *k, struct engine *e, int fd, enum engine_r
 	e->generation = ++k->generation;
 	e->started_ns = keeper_now(k);
 	e->has_hello = e->is_full = e->has_ended = false;
-	e->due = DUE_ROLE | DUE_LEDGER | DUE_REPLAYED | (k->is_stopping && role == ENGINE_SERVES ? DUE_STOP : 0);
+	e->due = DUE_ROLE | DUE_LEDGER | DUE_HEIR | DUE_REPLAYED | (k->is_stopping && role == ENGINE_SERVES ? DUE_STOP : 0);
 	e->untold = NULL;
 	e->untold_end = &e->untold;
 	if (role == ENGINE_SERVES)
@@ -449,7 +461,7 @@ int engine_resume(struct cis_keeper *k, struct engine *e, int fd, uint64_t gener
 	e->started_ns = keeper_now(k);
 	e->has_hello = true;
 	e->hello = *hello;
-	e->due = DUE_LEDGER; /* the keeper before may not have known of it */
+	e->due = DUE_LEDGER | DUE_HEIR; /* the keeper before may not have known of them */
 	e->untold_end = &e->untold;
 	k->serving = e;
 	return 0;

@@ -60,6 +60,7 @@ enum engine_due {
 	DUE_STOP = 256,
 	DUE_EXECED = 512,
 	DUE_LEDGER = 1024,
+	DUE_HEIR = 2048,
 };
 
 /** struct answer - to a request of an engine: errno, 0, and why */
@@ -192,6 +193,20 @@ struct conn {
 	struct told told[KEEPER_ENGINES];
 };
 
+/**
+ * struct will - what an engine has left that outlived its keeper (keep_heir.c)
+ * @wire:  -1: there is none
+ * @conns: that it knows
+ */
+struct will {
+	int wire, pidfd;
+	pid_t pid;
+	uint64_t generation;
+	struct cis_wire_hello hello;
+	uint64_t *conns;
+	size_t nr, room;
+};
+
 struct cis_keeper {
 	int epoll, spare;
 	struct watch signals;
@@ -200,6 +215,8 @@ struct cis_keeper {
 	bool is_stopping, was_ready; /* an engine has served since the keeper's start */
 	int old_oom;
 	struct keep keep;
+	struct watch heir; /* where the next keeper asks; answered by an engine that outlives this one */
+	struct will will;
 
 	struct engine engines[KEEPER_ENGINES];
 	struct engine *serving; /* NULL while there is none */
@@ -278,8 +295,14 @@ struct engine *engine_free(struct cis_keeper *k);
 /* keeper_process.c */
 void oom_lower(struct cis_keeper *k);
 int engine_start(struct cis_keeper *k, struct engine *e, enum engine_role role, const char *program, struct cis_error *err);
-/** engine_adopt() - our child already, which was told everything; @wire is its own when it succeeds.  Return: 0 or -errno. */
-int engine_adopt(struct cis_keeper *k, int wire, pid_t pid, uint64_t generation, const struct cis_wire_hello *hello);
+/**
+ * engine_adopt() - one that serves already, and was told everything
+ * @wire:  its own when it succeeds, as is @pidfd
+ * @pidfd: -1: @pid is our child, so its number is its own
+ *
+ * Return: 0 or -errno.
+ */
+int engine_adopt(struct cis_keeper *k, int wire, pid_t pid, int pidfd, uint64_t generation, const struct cis_wire_hello *hello);
 /** engine_kill() - at once; its end is seen by its pidfd.  For one that is not our child: its wire is closed. */
 void engine_kill(struct engine *e);
 /** engine_gone() - wire and process are: its slot is free, and another engine is started where one is wanted. */
@@ -317,6 +340,9 @@ void exec_begin(struct cis_keeper *k, const struct cis_wire_msg *msg);
 void exec_tick(struct cis_keeper *k);
 uint64_t exec_deadline(const struct cis_keeper *k);
 void exec_close(struct cis_keeper *k);
+
+/* keep_heir.c */
+void keep_will_fini(struct will *will);
 
 /* keeper_listen.c */
 void listener_open(struct cis_keeper *k, uint64_t id, const struct cis_wire_listen *listen);

@@ -93,6 +93,14 @@ static bool told_ledger(struct cis_keeper_link *link, const struct cis_wire_msg 
 	return true;
 }
 
+static bool told_heir(struct cis_keeper_link *link, const struct cis_wire_msg *msg)
+{
+	if (msg->nr_fds != 2)
+		return false;
+	link->ops->heir(link->ctx, msg->fds[0], msg->fds[1]);
+	return true;
+}
+
 static bool told_take(struct cis_keeper_link *link, const struct cis_wire_msg *msg)
 {
 	if (msg->nr_fds != 1)
@@ -118,6 +126,8 @@ static bool dispatch_succession(struct cis_keeper_link *link, const struct cis_w
 		return told_take(link, msg);
 	else if (msg->type == CIS_WIRE_LEDGER && ops->ledger)
 		return told_ledger(link, msg);
+	else if (msg->type == CIS_WIRE_HEIR && ops->heir)
+		return told_heir(link, msg);
 	else if (msg->type == CIS_WIRE_RESUME && ops->resume)
 		ops->resume(link->ctx, (int)msg->error, why);
 	else if (msg->type == CIS_WIRE_LET_GO && ops->let_go)
@@ -296,12 +306,28 @@ int cis_keeper_link_release(struct cis_keeper_link *link, uint64_t conn)
 	return ask_plain(link, CIS_WIRE_RELEASE, conn, 0);
 }
 
-int cis_keeper_link_hello(struct cis_keeper_link *link, const struct cis_wire_hello *hello)
+static int greet(struct cis_keeper_link *link, const struct cis_wire_hello *hello, uint64_t pid, uint64_t generation)
 {
 	uint8_t body[CIS_WIRE_HELLO_BYTES];
 
 	cis_wire_hello_put(hello, body);
-	return ask(link, &(struct cis_wire_msg){ .type = CIS_WIRE_HELLO, .body = body, .body_len = sizeof(body) });
+	return ask(link, &(struct cis_wire_msg){ .type = CIS_WIRE_HELLO, .id = pid, .arg = generation, .body = body,
+						 .body_len = sizeof(body) });
+}
+
+int cis_keeper_link_hello(struct cis_keeper_link *link, const struct cis_wire_hello *hello)
+{
+	return greet(link, hello, 0, 0);
+}
+
+int cis_keeper_link_outlived(struct cis_keeper_link *link, const struct cis_wire_hello *hello, uint64_t generation)
+{
+	return greet(link, hello, (uint64_t)getpid(), generation);
+}
+
+int cis_keeper_link_held(struct cis_keeper_link *link, enum cis_wire_held what, uint64_t conn, const int *fds, size_t nr_fds)
+{
+	return ask(link, &(struct cis_wire_msg){ .type = CIS_WIRE_HELD, .id = conn, .arg = what, .fds = fds, .nr_fds = nr_fds });
 }
 
 int cis_keeper_link_ready(struct cis_keeper_link *link, unsigned step)

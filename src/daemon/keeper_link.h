@@ -54,6 +54,7 @@ struct cis_keeper_link_ops {
 	void (*unlistened)(void *ctx, uint64_t listener);
 	void (*execed)(void *ctx, int error, const char *why);
 	void (*ledger)(void *ctx, int fd);
+	void (*heir)(void *ctx, int sock, int lock);
 };
 
 /** cis_keeper_link_create() - @fd is the link's from now on.  Return: 0, -ENOMEM. */
@@ -93,6 +94,10 @@ int cis_keeper_link_release(struct cis_keeper_link *link, uint64_t conn);
 
 /** cis_keeper_link_hello() - what this engine is; before anything else. */
 int cis_keeper_link_hello(struct cis_keeper_link *link, const struct cis_wire_hello *hello);
+/** cis_keeper_link_outlived() - likewise, to a keeper that asks for an engine whose own is gone. */
+int cis_keeper_link_outlived(struct cis_keeper_link *link, const struct cis_wire_hello *hello, uint64_t generation);
+/** cis_keeper_link_held() - what it holds; the descriptors stay its own. */
+int cis_keeper_link_held(struct cis_keeper_link *link, enum cis_wire_held what, uint64_t conn, const int *fds, size_t nr_fds);
 /** cis_keeper_link_ready() - @step 0: serving; 1 and 2: of a standby. */
 int cis_keeper_link_ready(struct cis_keeper_link *link, unsigned step);
 /** cis_keeper_link_refuse_role() - a standby that cannot take over. */

@@ -11,8 +11,6 @@
 #include "base/log.h"
 #include "daemon/keeper_int.h"
 
-#define CONTROL_BACKLOG 1024 /* of clients that wait while one engine follows another */
-
 struct listener *listener_find(struct cis_keeper *k, uint64_t id)
 {
 	struct listener *l = k->listeners;
@@ -351,6 +349,21 @@ static void note_control(struct cis_keeper *k)
 	k->control_ino = st.st_ino;
 }
 
+/* Where there is no folder to find it by, an engine that is left listens still, and says that it is it. */
+static int fail_taken(const char *path, struct cis_error *err)
+{
+	struct cis_peer peer = { 0 };
+	int fd;
+
+	if (cis_sock_connect(path, SOCK_STREAM, &fd, NULL))
+		return -EADDRINUSE;
+	cis_sock_peer(fd, &peer);
+	close(fd);
+	return cis_fail(err, EADDRINUSE, "%s: process %d listens there: another daemon, or an engine that has outlived its keeper and cannot be taken "
+			"over, as there is no folder for it (keep); 'cistern drain' makes its guests independent and lets them go, 'kill %d' ends "
+			"it", path, (int)peer.pid, (int)peer.pid);
+}
+
 int cis_keeper_control(struct cis_keeper *k, const char *path, struct cis_error *err)
 {
 	struct cis_sock_opts opts = CIS_SOCK_OPTS;
@@ -361,13 +374,13 @@ int cis_keeper_control(struct cis_keeper *k, const char *path, struct cis_error 
 		return cis_fail(err, ENOMEM, "keeper: no memory");
 	k->control_fd = keep_control(k, path);
 	if (k->control_fd < 0) {
-		opts.backlog = CONTROL_BACKLOG;
+		opts.backlog = CIS_WIRE_CONTROL_BACKLOG;
 		r = keeper_folder(path);
 		if (r)
 			return cis_fail(err, -r, "%s: folder: %s", path, strerror(-r));
 		r = cis_sock_listen(path, &opts, &k->control_fd, err);
 		if (r)
-			return r;
+			return r == -EADDRINUSE ? fail_taken(path, err) : r;
 	}
 	note_control(k);
 	keep_control_changed(k);

@@ -112,23 +112,25 @@ fail:
 	return cis_fail(err, -r, "keeper: cannot start the engine: %s", strerror(-r));
 }
 
-int engine_adopt(struct cis_keeper *k, int wire, pid_t pid, uint64_t generation, const struct cis_wire_hello *hello)
+int engine_adopt(struct cis_keeper *k, int wire, pid_t pid, int pidfd, uint64_t generation, const struct cis_wire_hello *hello)
 {
 	struct engine *e = engine_free(k);
-	int pidfd, r = 0;
+	bool is_child = pidfd < 0;
+	int r = pid && is_child ? cis_pidfd_open(pid, &pidfd) : 0;
 
-	if (pid) {
-		r = cis_pidfd_open(pid, &pidfd);
-		if (r)
-			return r;
+	if (r)
+		return r;
+	if (pid)
 		r = watch_add(k, &e->process, pidfd, EPOLLIN, process_ended);
-		if (r)
-			close(pidfd);
-	}
 	if (!r)
 		r = engine_resume(k, e, wire, generation, hello);
 	if (!r)
 		e->pid = pid;
+	else if (is_child)
+		watch_close(&e->process);
+	else
+		watch_remove(&e->process);
+	keep_lock_note(k);
 	return r;
 }
 
@@ -196,10 +198,11 @@ void engine_gone(struct engine *e, const char *how)
 static void process_ended(struct watch *w, uint32_t events)
 {
 	struct engine *e = (struct engine *)((char *)w - offsetof(struct engine, process));
+	bool is_known;
 	int status = 0;
 	char how[48];
 
-	waitpid(e->pid, &status, 0);
+	is_known = waitpid(e->pid, &status, 0) == e->pid; /* not of one that was another keeper's child */
 	watch_close(w);
 	e->has_ended = true;
 	CIS_POINT(keeper_engine_ended);
@@ -208,8 +211,8 @@ static void process_ended(struct watch *w, uint32_t events)
 	keep_lock_note(w->k);
 	CIS_POINT(keeper_heard_out);
 	if (e == w->k->serving)
-		w->k->status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-	snprintf(how, sizeof(how), WIFEXITED(status) ? "ended with status %d" : "was ended by signal %d",
+		w->k->status = !is_known ? 1 : WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+	snprintf(how, sizeof(how), !is_known ? "has ended" : WIFEXITED(status) ? "ended with status %d" : "was ended by signal %d",
 		 WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
 	engine_gone(e, how);
 	CIS_POINT(keeper_engine_gone);

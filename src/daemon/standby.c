@@ -7,15 +7,22 @@
 #include "base/point.h"
 #include "daemon/guest_int.h"
 #include "daemon/handover.h"
+#include "daemon/heir.h"
 #include "daemon/ledger.h"
 
 #define SERIAL_SHIFT 32 /* serials of engines of one keeper never meet: some listeners are remembered by silent connections alone */
 
+void cis_standby_describe(const struct cis_engine *e, struct cis_wire_hello *ret)
+{
+	*ret = (struct cis_wire_hello){ .wire = CIS_WIRE_VERSION, .layout_min = CIS_STATE_LAYOUT_MIN, .layout_max = e->layout,
+					.version = CISTERN_VERSION };
+}
+
 int cis_standby_hello(struct cis_engine *e)
 {
-	struct cis_wire_hello hello = { .wire = CIS_WIRE_VERSION, .layout_min = CIS_STATE_LAYOUT_MIN,
-					.layout_max = e->layout, .version = CISTERN_VERSION };
+	struct cis_wire_hello hello;
 
+	cis_standby_describe(e, &hello);
 	return cis_keeper_link_hello(e->link, &hello);
 }
 
@@ -107,6 +114,10 @@ void cis_standby_replayed(void *ctx, uint64_t generation)
 	struct cis_engine *e = ctx;
 	struct cis_error err;
 
+	if (e->mode != CIS_ENGINE_LEARNS) {
+		cis_heir_told(e);
+		return;
+	}
 	e->generation = generation;
 	if (generation << SERIAL_SHIFT > e->next_serial)
 		e->next_serial = generation << SERIAL_SHIFT;

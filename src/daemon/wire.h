@@ -30,6 +30,8 @@
  *	SWAP		id connection, arg bytes; the descriptor of a state memfd in the layout that the standby knows: held
  *			instead of the old one once the standby has taken over, dropped if it does not
  *	HANDOVER	answers QUIESCE: the descriptor of a sealed memfd of sections (sections.h), or errno and reason
+ *	HELD		id connection, arg enum cis_wire_held: descriptors of that. An engine that has outlived its keeper says to the
+ *			one that asks for it: HELLO (id its process, arg which engine it was), HELD..., READY, before anything else
  *	EXEC		body: path of the binary that the keeper itself becomes, in place, and all
  *			engines to come (empty: that of engines)
  *
@@ -64,6 +66,7 @@
  *	GO		to the standby: serve; arg: nanoseconds since QUIESCE was said
  *	LEDGER		a descriptor: the file in which engines leave to each other what no guest's state has (ledger.h); another
  *			may come later
+ *	HEIR		two descriptors: the socket on which another keeper will ask, should this one die, and the lock of the folder
  *	EXECED		errno and reason why the keeper did not become another; 0 from the new one
  *
  * A new engine is told everything again as if it had just happened, then REPLAYED: that is all there is to
@@ -82,6 +85,7 @@
 #define CIS_WIRE_VERSION    2u
 #define CIS_WIRE_FD         3 /* where the engine finds its end of the pair */
 #define CIS_WIRE_CONTROL_FD 4 /* the listening control socket, bound by the keeper */
+#define CIS_WIRE_CONTROL_BACKLOG 1024 /* of clients that wait while one engine follows another */
 #define CIS_WIRE_HEAD_BYTES 32u
 #define CIS_WIRE_BODY_MAX   (32u << 10)
 #define CIS_WIRE_FDS_MAX    8u /* a message, and a connection */
@@ -104,6 +108,7 @@ enum cis_wire_type {
 	CIS_WIRE_SWAP,
 	CIS_WIRE_HANDOVER,
 	CIS_WIRE_EXEC,
+	CIS_WIRE_HELD,
 
 	CIS_WIRE_LISTENING = 64,
 	CIS_WIRE_CONNECTION,
@@ -126,9 +131,21 @@ enum cis_wire_type {
 	CIS_WIRE_RELEASED,
 	CIS_WIRE_UNLISTENED,
 	CIS_WIRE_LEDGER,
+	CIS_WIRE_HEIR,
 };
 
 enum cis_wire_role { CIS_WIRE_SERVE, CIS_WIRE_STANDBY };
+
+/** enum cis_wire_held - what HELD has: of a connection that it is there, its client's descriptors, ...; the last three of none */
+enum cis_wire_held {
+	CIS_HELD_CONN,
+	CIS_HELD_CLIENT,
+	CIS_HELD_STATE,
+	CIS_HELD_PROCESS,
+	CIS_HELD_CONTROL,
+	CIS_HELD_LOCK,
+	CIS_HELD_SOCK,
+};
 
 /** struct cis_wire_msg - one packet; body and fds point into the buffers of its receiver or sender */
 struct cis_wire_msg {
