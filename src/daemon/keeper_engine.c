@@ -63,9 +63,12 @@ void engine_answer(struct engine *e, enum engine_due due, int error, const char 
 	e->due |= due;
 }
 
+/* Without memory for the message it is tried again, as when the wire is full: what is not told would be lost. */
 int engine_send(struct engine *e, const struct cis_wire_msg *msg)
 {
-	return e && e->wire.fd >= 0 ? cis_wire_send(e->wire.fd, msg) : -EPIPE;
+	int r = e && e->wire.fd >= 0 ? cis_wire_send(e->wire.fd, msg) : -EPIPE;
+
+	return r == -ENOBUFS || r == -ENOMEM ? -EAGAIN : r;
 }
 
 /* What a test may stop at. */
