@@ -233,8 +233,8 @@ static int store_bytes(struct conn *c)
 	return r;
 }
 
-/* @listen has room for what it says of where the connection came from. */
-static void record_of(const struct conn *c, struct keep_record *r, uint8_t listen[KEEP_WHERE_BYTES])
+/* @listen has room for what it says of where the connection came from.  Return: 0 or -errno. */
+static int record_of(const struct conn *c, struct keep_record *r, uint8_t listen[KEEP_WHERE_BYTES])
 {
 	const struct cis_keeper *k = c->sock.k;
 
@@ -249,8 +249,13 @@ static void record_of(const struct conn *c, struct keep_record *r, uint8_t liste
 	if (!cis_wire_listen_put(&c->where, listen, &r->listen_len))
 		r->listen = listen;
 	memcpy(r->boot, k->keep.boot, sizeof(r->boot));
-	for (size_t i = 0; i < c->nr_fds; i++)
-		keep_fd_look(c->fds[i], &r->fds[i]);
+	for (size_t i = 0; i < c->nr_fds; i++) {
+		int rc = keep_fd_look(c->fds[i], &r->fds[i]);
+
+		if (rc)
+			return rc;
+	}
+	return 0;
 }
 
 void keep_conn_changed(struct conn *c, size_t unread)
@@ -259,6 +264,7 @@ void keep_conn_changed(struct conn *c, size_t unread)
 	char name[KEEP_NAME_BYTES];
 	struct keep_record r;
 	uint8_t listen[KEEP_WHERE_BYTES];
+	int rc;
 
 	if (c->is_orphan)
 		return; /* its record is what it had */
@@ -270,7 +276,11 @@ void keep_conn_changed(struct conn *c, size_t unread)
 	store_descriptors(k, c);
 	if (store_bytes(c))
 		cis_log(CIS_LOG_ERROR, "keeper: %s: what the client sent cannot be kept", name);
-	record_of(c, &r, listen);
+	rc = record_of(c, &r, listen);
+	if (rc) {
+		cis_log(CIS_LOG_ERROR, "keeper: %s: its descriptors cannot be looked at, what it said before stays: %s", name, strerror(-rc));
+		return;
+	}
 	r.unread = unread;
 	write_record(k, &c->keep, name, &r);
 	drop_descriptors(k, c);
@@ -373,7 +383,7 @@ void keep_conn_released(struct conn *c)
 
 	keep_conn_name(name, c->id, 'r');
 	if (c->keep.fd >= 0) {
-		record_of(c, &r, listen);
+		(void)record_of(c, &r, listen); /* nothing of it counts any more */
 		r.flags |= KEEP_RELEASED;
 		write_record(k, &c->keep, name, &r);
 	}
