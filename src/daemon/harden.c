@@ -1,12 +1,22 @@
 #include "daemon/harden.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <linux/seccomp.h>
 #include <sys/capability.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "codec/codec.h"
+#include "daemon/keep_exec.h"
 #include "os/sandbox.h"
+
+#define FILTER_ENV "CISTERN_FILTER"
 
 /* The keeper's, for what is said in doc/security.md. */
 static const int keeper_caps[] = {
@@ -75,6 +85,28 @@ static void lock_code(void)
 		cis_log(CIS_LOG_DEBUG, "code and data are not locked in memory: RLIMIT_MEMLOCK is too low");
 }
 
+/*
+ * A keeper that became another program has its filter already: one more each time would cost each call a little, and after some
+ * 400 of them the kernel takes no more.  Which one it is stands in the environment, which it does not share with anybody.
+ */
+static int deny_once(struct cis_error *err)
+{
+	const char *had = getenv(KEEP_TABLE_ENV) ? getenv(FILTER_ENV) : NULL;
+	uint64_t crc = 0;
+	char name[20];
+	int rc;
+
+	for (const char *const *call = keeper_denied; *call; call++)
+		crc = cis_crc64(crc, *call, strlen(*call) + 1);
+	snprintf(name, sizeof(name), "%016" PRIx64, crc);
+	if (had && !strcmp(had, name) && prctl(PR_GET_SECCOMP) == SECCOMP_MODE_FILTER)
+		return 0;
+	rc = cis_syscalls_deny(keeper_denied, err);
+	if (!rc)
+		setenv(FILTER_ENV, name, 1);
+	return rc;
+}
+
 int cis_harden_keeper(const struct cis_config *config, struct cis_error *err)
 {
 	int rc = 0;
@@ -82,7 +114,7 @@ int cis_harden_keeper(const struct cis_config *config, struct cis_error *err)
 	lock_code();
 	if (config->harden)
 		rc = cis_caps_keep(keeper_caps, sizeof(keeper_caps) / sizeof(*keeper_caps), true, err);
-	return rc || !config->harden ? rc : cis_syscalls_deny(keeper_denied, err);
+	return rc || !config->harden ? rc : deny_once(err);
 }
 
 int cis_harden_engine(const struct cis_config *config, struct cis_error *err)

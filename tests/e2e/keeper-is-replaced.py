@@ -59,16 +59,23 @@ def guests_go_on(daemon):
 guests_go_on.said = ("the engine was ended by signal 9",)
 
 
+def filters(daemon):
+    """Of system calls, that its keeper has."""
+    with open("/proc/%d/status" % daemon.process.pid) as file:
+        return [line for line in file if line.startswith("Seccomp_filters")]
+
+
 def what_it_holds_stays(daemon):
-    """Not one descriptor more or less, and a guest's are the same."""
+    """Not one descriptor more or less, and a guest's are the same; nor a filter."""
     memory, image = make_image(daemon)
     guest = Guest(daemon, daemon.put("a", image, fill="none"), "--expect", memory, do="-")
     daemon.put("expected", image)
     guest.do("read:0-99")
-    before, shown = daemon.descriptors(), daemon.must("GET", "/v1/guests")
+    before, shown, calls = daemon.descriptors(), daemon.must("GET", "/v1/guests"), filters(daemon)
     for _ in range(5):
         daemon.run("upgrade", "--keeper")
     same_descriptors(daemon, before)
+    assert filters(daemon) == calls, (calls, filters(daemon))
     assert daemon.must("GET", "/v1/guests") == shown
     guest.do("read")
     expect(guest.end(), wrong_pages=0)
