@@ -50,14 +50,14 @@ static void arm(const char *text)
 	long n = 1;
 
 	if (sscanf(text, "%63[a-z_]:%ld:%7s", name, &n, what) < 1 || n < 1)
-		end("not NAME[:N[:kill|stop]]:", text);
+		end("not NAME[:N[:kill|stop|abort]]:", text);
 	for (armed = 0; armed < CIS_POINT_NR && strcmp(names[armed], name); armed++)
 		;
 	if (armed == CIS_POINT_NR)
 		end("no such point:", name);
-	if (strcmp(what, "kill") && strcmp(what, "stop"))
-		end("neither kill nor stop:", what);
-	signal_no = strcmp(what, "kill") ? SIGSTOP : SIGKILL;
+	if (strcmp(what, "kill") && strcmp(what, "stop") && strcmp(what, "abort"))
+		end("neither kill nor stop nor abort:", what);
+	signal_no = !strcmp(what, "kill") ? SIGKILL : !strcmp(what, "stop") ? SIGSTOP : SIGABRT;
 	atomic_store(&left, n);
 }
 

@@ -3,7 +3,7 @@
  *
  * In the test build (-DCIS_POINTS) the environment says what happens there, once and at the start of the process:
  *
- *	CISTERN_POINT=NAME[:N[:kill|stop]]	at the N-th time (1) kill -9 itself, or stop by SIGSTOP
+ *	CISTERN_POINT=NAME[:N[:kill|stop|abort]] at the N-th time (1) kill -9 itself, or stop by SIGSTOP, or fail by SIGABRT
  *	CISTERN_POINT_TOKEN=PATH		only who can unlink PATH does so: a test arms it by making the file, and a process
  *						that is started again does not die of it again
  *
@@ -119,7 +119,9 @@
 	X(keeper_let_go)       /* the other one was told */                                                   \
 	X(keeper_failed)       /* the standby is being killed */                                              \
 	X(keeper_undone)       /* it is gone, the other one was not told to go on */                          \
-	X(keeper_resumed)      /* it was */
+	X(keeper_resumed)      /* it was */                                                                   \
+	/* and when it has come up, as another program maybe */                                               \
+	X(keeper_became)       /* all that it was given is there twice */
 
 enum cis_point {
 #define X(name) CIS_POINT_##name,

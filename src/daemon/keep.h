@@ -152,10 +152,10 @@ void names_sort(struct keep_names *n);
 /** names_join() - those of @more that @n, which is sorted, does not have; the others are closed.  @more is empty then. */
 void names_join(struct keep_names *n, struct keep_names *more);
 struct keep_name *names_find(struct keep_names *n, const char *name);
-/** names_inherit() - those that systemd, or ourselves before an exec, handed over. */
-void names_inherit(struct keep_names *n);
-/** names_inherit_one() - @from is closed; what cannot be taken stays open, so that it is held at least. */
-void names_inherit_one(struct keep_names *n, const char *name, int from, unsigned where);
+/** names_inherit() - those that systemd, or ourselves before an exec, handed over.  Return: as keep_exec_names(). */
+int names_inherit(struct keep_names *n);
+/** names_inherit_one() - a duplicate of @from, which stays open.  Return: 0 or -errno. */
+int names_inherit_one(struct keep_names *n, const char *name, int from, unsigned where);
 void names_fini(struct keep_names *n);
 
 /**

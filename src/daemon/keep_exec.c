@@ -171,10 +171,12 @@ int keep_exec(struct cis_keeper *k, const char *path, struct cis_error *err)
 	}
 	snprintf(number, sizeof(number), "%d", fd);
 	setenv(KEEP_TABLE_ENV, number, 1);
+	keep_back_offer(text);
 	let_through(f, true);
 	execve(path, args, environ);
 	r = cis_fail(err, errno, "%s: %s", path, strerror(errno));
 	let_through(f, false);
+	keep_back_withdraw();
 	unsetenv(KEEP_TABLE_ENV);
 	fclose(f);
 	return r;
@@ -195,18 +197,65 @@ static FILE *open_table(void)
 	return f;
 }
 
-void keep_exec_names(struct keep_names *n)
+/* To be closed: descriptors of the table of which there are duplicates. */
+static struct {
+	int *fds;
+	size_t nr, room;
+} given;
+
+/* Return: 0; or -ENOMEM, where there is a way back; without one it is closed at once. */
+static int close_later(int fd)
+{
+	int *more = given.fds;
+
+	if (given.nr == given.room) {
+		more = realloc(more, (given.room * 2 + 64) * sizeof(*more));
+		if (!more && keep_back_can())
+			return -ENOMEM;
+		if (!more) {
+			close(fd);
+			return 0;
+		}
+		given.fds = more;
+		given.room = given.room * 2 + 64;
+	}
+	given.fds[given.nr++] = fd;
+	return 0;
+}
+
+int keep_exec_names(struct keep_names *n)
 {
 	char line[256], name[KEEP_NAME_BYTES];
 	FILE *f = open_table();
 	unsigned where;
-	int from;
+	int from, r = 0;
 
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "fd %31s %d %u", name, &from, &where) == 3)
-			names_inherit_one(n, name, from, where);
+	while (f && !r && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "fd %31s %d %u", name, &from, &where) != 3)
+			continue;
+		r = names_inherit_one(n, name, from, where);
+		if (!r)
+			r = close_later(from);
+		else if (!keep_back_can())
+			r = 0; /* it stays open, and so is held at least */
+	}
 	if (f)
 		fclose(f);
+	return r;
+}
+
+void keep_exec_settle(void)
+{
+	const char *table = getenv(KEEP_TABLE_ENV);
+
+	for (size_t i = 0; i < given.nr; i++)
+		close(given.fds[i]);
+	free(given.fds);
+	memset(&given, 0, sizeof(given));
+	if (table)
+		close(atoi(table));
+	unsetenv(KEEP_TABLE_ENV);
+	keep_back_settle();
 }
 
 static void mark_told(struct cis_keeper *k, const struct engine *e)
@@ -235,8 +284,9 @@ static int resume_engine(struct cis_keeper *k, pid_t pid, int from, uint64_t gen
 	}
 	if (wire < 0)
 		return -errno;
-	close(from);
-	r = cis_wire_hello_get(hello, sizeof(hello), &h);
+	r = close_later(from);
+	if (!r)
+		r = cis_wire_hello_get(hello, sizeof(hello), &h);
 	if (!r)
 		r = engine_adopt(k, wire, pid, -1, generation, &h);
 	if (r)
@@ -264,12 +314,13 @@ int keep_exec_resume(struct cis_keeper *k)
 			r = resume_engine(k, pid, wire, generation, hex);
 		}
 	}
-	if (f) {
-		fclose(f);
-		close(atoi(getenv(KEEP_TABLE_ENV)));
+	if (!f)
+		return 0;
+	fclose(f);
+	if (keep_back_why())
+		cis_log(CIS_LOG_ERROR, "keeper: it is the program again that it was, the other one could not come up: %s", keep_back_why());
+	else
 		cis_log(CIS_LOG_INFO, "keeper: it has become another program in place; %zu guest(s) are held", k->nr_guests);
-		engine_answer(k->serving, DUE_EXECED, 0, "");
-	}
-	unsetenv(KEEP_TABLE_ENV);
+	engine_answer(k->serving, DUE_EXECED, keep_back_why() ? ECANCELED : 0, keep_back_why() ? keep_back_why() : "");
 	return r;
 }

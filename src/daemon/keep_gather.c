@@ -57,13 +57,19 @@ static void lacks(struct conn *c, const char *what)
 		(unsigned long long)c->id, (int)c->peer.pid, what);
 }
 
-/* Files are known by device and inode.  A userfaultfd has an inode of its own since Linux 5.13 only. */
-static bool is_the_one(int fd, const struct keep_fd *want)
+/*
+ * What the program that this was had in its hands was good enough for it: if this one cannot take it, that one can go on. Everything
+ * else is held as it is.
+ */
+static int unless_back(int r)
 {
-	struct keep_fd is;
+	return keep_back_can() ? r : 0;
+}
 
-	return !keep_fd_look(fd, &is) && is.kind == want->kind &&
-	       (want->kind != KEEP_FD_FILE || (is.dev == want->dev && is.ino == want->ino));
+/* Files are known by device and inode.  A userfaultfd has an inode of its own since Linux 5.13 only. */
+static bool is_the_one(const struct keep_fd *is, const struct keep_fd *want)
+{
+	return is->kind == want->kind && (want->kind != KEEP_FD_FILE || (is->dev == want->dev && is->ino == want->ino));
 }
 
 static void let_go(struct conn *c, char what, unsigned bit, int fd)
@@ -86,19 +92,24 @@ static void drop_unread_fds(struct conn *c, struct keep_names *n, size_t from)
 	}
 }
 
-static void restore_fds(struct conn *c, struct keep_names *n, const struct keep_record *r)
+static int restore_fds(struct conn *c, struct keep_names *n, const struct keep_record *r)
 {
 	char why[64];
+	int rc = 0;
 
 	for (size_t i = 0; i < r->nr_fds; i++) {
-		int fd = take_of(n, c, (char)('0' + i), (unsigned)i);
+		int fd = take_of(n, c, (char)('0' + i), (unsigned)i), look;
+		struct keep_fd is;
 
 		if (fd < 0 && !c->is_exited)
 			fd = keep_recover_fd(c, &r->fds[i]);
-		if (fd >= 0 && is_the_one(fd, &r->fds[i])) {
+		look = fd < 0 ? 0 : keep_fd_look(fd, &is);
+		if (fd >= 0 && !look && is_the_one(&is, &r->fds[i])) {
 			c->fds[c->nr_fds++] = fd;
 			continue;
 		}
+		if (look && !rc)
+			rc = unless_back(look);
 		snprintf(why, sizeof(why), "descriptor %zu %s", i, fd < 0 ? "is missing" : "is not the one that it had");
 		lacks(c, why);
 		if (fd >= 0)
@@ -106,10 +117,11 @@ static void restore_fds(struct conn *c, struct keep_names *n, const struct keep_
 	}
 	c->keep.nr_fds = c->nr_fds;
 	drop_unread_fds(c, n, r->nr_fds);
+	return rc;
 }
 
 /* Beside the one that the record names there may be another: made, but not written down, so nobody has used it. */
-static void restore_state(struct conn *c, struct keep_names *n, const struct keep_record *r)
+static int restore_state(struct conn *c, struct keep_names *n, const struct keep_record *r)
 {
 	int m = take_of(n, c, 'm', KEEP_BIT_STATE), nn = take_of(n, c, 'n', KEEP_BIT_STATE_N);
 	int fd = r->state_name == 'n' ? nn : r->state_bytes ? m : -1;
@@ -120,32 +132,34 @@ static void restore_state(struct conn *c, struct keep_names *n, const struct kee
 	if (nn >= 0 && nn != fd)
 		let_go(c, 'n', KEEP_BIT_STATE_N, nn);
 	if (!r->state_bytes)
-		return;
+		return 0;
 	c->keep.state = (char)r->state_name;
 	if (fd < 0 || fstat(fd, &st) || (uint64_t)st.st_size != r->state_bytes) {
 		lacks(c, fd < 0 ? "its state memfd is missing" : "its state memfd has another size");
 		if (fd >= 0)
 			close(fd);
-		return;
+		return fd < 0 ? 0 : unless_back(-EIO);
 	}
 	c->state_fd = fd;
 	c->state_bytes = r->state_bytes;
 	c->wants_state = true;
+	return 0;
 }
 
-static void restore_bytes(struct conn *c, const struct keep_record *r)
+static int restore_bytes(struct conn *c, const struct keep_record *r)
 {
 	_cleanup_free_ void *bytes = NULL;
 	struct cis_error err = { 0 };
 
 	if (!r->bytes_len)
-		return;
+		return 0;
 	if (keep_bytes_read(c->keep.fd, r, &bytes, &err) || conn_append(c, bytes, r->bytes_len)) {
 		lacks(c, err.text);
-		return;
+		return unless_back(-ENOMEM);
 	}
 	c->keep.bytes = r->bytes_len;
 	c->keep.crc = r->bytes_crc;
+	return 0;
 }
 
 /*
@@ -260,15 +274,18 @@ static int restore_conn(struct cis_keeper *k, struct keep_names *n, const struct
 	c->why = c->error ? "it was broken off before this daemon started" : NULL;
 	restore_peer(c, n, r);
 	c->sock_fd = take_of(n, c, 's', KEEP_BIT_SOCK);
-	restore_bytes(c, r);
-	restore_fds(c, n, r);
-	restore_state(c, n, r);
+	rc = restore_bytes(c, r);
+	if (!rc)
+		rc = restore_fds(c, n, r);
+	if (!rc)
+		rc = restore_state(c, n, r);
 	skip_unread(c, r->unread);
 	if (listener_find(k, r->listener))
 		listener_find(k, r->listener)->nr_conns++;
 	if (c->sock_fd < 0)
 		lost_socket(c);
-	rc = conn_watch(c);
+	if (!rc)
+		rc = conn_watch(c);
 	conn_changed(c);
 	return rc;
 }
@@ -279,13 +296,17 @@ static int restore_listener(struct cis_keeper *k, struct keep_names *n, const st
 	struct cis_wire_listen listen;
 	char name[KEEP_NAME_BYTES];
 	struct listener *l;
+	bool is_released = r->flags & KEEP_RELEASED, is_known;
 	struct stat st;
 	int sock;
 
 	note_where(&m, KEEP_BIT_RECORD, where);
 	keep_listener_name(name, r->id, false);
+	is_known = !is_released && !cis_wire_listen_get(r->listen, r->listen_len, &listen);
+	if (!is_released && !is_known && keep_back_can())
+		return -EPROTO;
 	sock = take(n, name, &m, KEEP_BIT_SOCK);
-	if (r->flags & KEEP_RELEASED || cis_wire_listen_get(r->listen, r->listen_len, &listen)) {
+	if (!is_known) {
 		if (sock >= 0)
 			close(sock);
 		keep_drop(k, &m, KEEP_BIT_SOCK, name);
@@ -303,7 +324,7 @@ static int restore_listener(struct cis_keeper *k, struct keep_names *n, const st
 	l = listener_adopt(k, r->id, &listen, sock);
 	if (!l) {
 		close(fd); /* that was said; its record stays */
-		return 0;
+		return sock >= 0 ? unless_back(-ENOMEM) : 0;
 	}
 	l->keep = m;
 	if (sock >= 0) {
@@ -381,16 +402,16 @@ static int restore(struct cis_keeper *k, struct keep_names *n, struct keep_name 
 	struct keep_record r;
 	struct cis_error err;
 	char name[KEEP_NAME_BYTES];
-	int fd = at->fd;
+	int fd = at->fd, rc = keep_record_read(fd, &r, &buf, &err);
 
-	if (keep_record_read(fd, &r, &buf, &err)) {
+	if (rc) {
 		cis_log(CIS_LOG_ERROR, "keeper: %s: %s", at->name, err.text);
-		return 0; /* a stray, like all that it is the record of */
+		return unless_back(rc); /* a stray, like all that it is the record of */
 	}
 	snprintf(name, sizeof(name), "%c%llu.r", r.kind == KEEP_CONN ? 'c' : 'l', (unsigned long long)r.id);
 	if (strcmp(name, at->name)) {
 		cis_log(CIS_LOG_ERROR, "keeper: %s: is the record %s", at->name, name);
-		return 0;
+		return unless_back(-EPROTO);
 	}
 	at->fd = -1;
 	if (k->next_conn < r.next_conn)
@@ -437,7 +458,9 @@ int cis_keeper_gather(struct cis_keeper *k, const struct cis_keep_opts *opts, st
 	if (r)
 		return r;
 	cis_proc_boot(k->keep.boot);
-	names_inherit(&names);
+	r = names_inherit(&names);
+	if (r)
+		return cis_fail(err, -r, "keeper: what was handed over cannot be taken: %s", strerror(-r));
 	names_sort(&names);
 	k->keep.lock = take(&names, "lock", &none, 0);
 	if (opts->folder)
@@ -457,7 +480,7 @@ int cis_keeper_gather(struct cis_keeper *k, const struct cis_keep_opts *opts, st
 		r = keep_exec_resume(k);
 	if (!r)
 		r = keep_heir_resume(k);
-	if (!has_engine(k))
+	if (!r && !has_engine(k))
 		conns_drop(k, conn_is_done);
 	k->keep.is_gathering = false;
 	if (r)

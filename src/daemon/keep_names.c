@@ -77,15 +77,13 @@ void names_fini(struct keep_names *n)
 	*n = (struct keep_names){ 0 };
 }
 
-void names_inherit_one(struct keep_names *n, const char *name, int from, unsigned where)
+int names_inherit_one(struct keep_names *n, const char *name, int from, unsigned where)
 {
-	int fd = fcntl(from, F_DUPFD_CLOEXEC, KEEP_FREE_FROM);
+	int fd = fcntl(from, F_DUPFD_CLOEXEC, KEEP_FREE_FROM), r = fd < 0 ? -errno : names_add(n, name, fd, where);
 
-	if (fd < 0 || names_add(n, name, fd, where))
-		cis_log(CIS_LOG_ERROR, "keeper: descriptor %d, '%s', that was handed over cannot be taken: %s", from, name,
-			strerror(errno));
-	else
-		close(from);
+	if (r)
+		cis_log(CIS_LOG_ERROR, "keeper: descriptor %d, '%s', that was handed over cannot be taken: %s", from, name, strerror(-r));
+	return r;
 }
 
 /* LISTEN_FDS descriptors from 3 on, their names in LISTEN_FDNAMES between colons; for the process LISTEN_PID only. */
@@ -99,7 +97,8 @@ static void from_manager(struct keep_names *n)
 		size_t len = name ? strcspn(name, ":") : 0;
 
 		snprintf(copy, sizeof(copy), "%.*s", (int)len, len ? name : "");
-		names_inherit_one(n, copy, LISTEN_FIRST + i, KEEP_IS_STORED);
+		if (!names_inherit_one(n, copy, LISTEN_FIRST + i, KEEP_IS_STORED))
+			close(LISTEN_FIRST + i);
 		name = name && name[len] ? name + len + 1 : NULL;
 	}
 	unsetenv("LISTEN_PID");
@@ -107,8 +106,8 @@ static void from_manager(struct keep_names *n)
 	unsetenv("LISTEN_FDNAMES");
 }
 
-void names_inherit(struct keep_names *n)
+int names_inherit(struct keep_names *n)
 {
 	from_manager(n);
-	keep_exec_names(n);
+	return keep_exec_names(n);
 }

@@ -13,6 +13,8 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/point.h"
+#include "daemon/keep_exec.h"
 #include "daemon/keeper_int.h"
 
 #define UPGRADE_NS 10000000000ull
@@ -250,6 +252,12 @@ int cis_keeper_step(struct cis_keeper *k)
 	engines_flush(k);
 	exec_tick(k);
 	return 0;
+}
+
+void cis_keeper_stay(struct cis_keeper *k)
+{
+	CIS_POINT(keeper_became);
+	keep_exec_settle();
 }
 
 int cis_keeper_run(struct cis_keeper *k, int *ret_status)

@@ -43,6 +43,20 @@ int cis_keeper_create(struct cis_keeper **ret, struct cis_error *err);
 void cis_keeper_destroy(struct cis_keeper *k);
 
 /**
+ * cis_keeper_guard() - first of all in main(): should this process not come up as what it became, it becomes again what it was
+ * @argv: main()'s; as long as the process
+ *
+ * Nothing where it is started, and did not become this program.
+ */
+void cis_keeper_guard(char **argv);
+
+/** cis_keeper_go_back() - it cannot come up.  Return: only where there is nothing to go back to. */
+void cis_keeper_go_back(const char *why);
+
+/** cis_keeper_stay() - it has come up, and is to run: there is no way back. */
+void cis_keeper_stay(struct cis_keeper *k);
+
+/**
  * struct cis_keep_opts - where the keeper keeps what a keeper to come needs, beside systemd
  * @folder:  NULL: nowhere
  * @is_wish: it is done without it where that folder is not on a tmpfs

@@ -95,7 +95,22 @@ static int parse(int argc, char **argv, struct cis_config *c, int *ret_role)
 static int fail(const struct cis_error *err)
 {
 	cis_log(CIS_LOG_ERROR, "%s", err->text);
+	cis_keeper_go_back(err->text);
 	return 1;
+}
+
+/* The file of a program that was replaced is there no more, but the program is. */
+static ssize_t own_path(char *buf, size_t room)
+{
+	static const char gone[] = " (deleted)";
+	ssize_t n = readlink("/proc/self/exe", buf, room - 1);
+
+	if (n < 0)
+		return n;
+	buf[n] = 0;
+	if ((size_t)n > sizeof(gone) && !strcmp(buf + n - (sizeof(gone) - 1), gone))
+		n = snprintf(buf, room, "/proc/self/exe");
+	return n;
 }
 
 /* Beside the control socket, where that is in memory. */
@@ -115,7 +130,7 @@ static int keeper(const struct cis_config *config, int argc, char **argv)
 {
 	char *env[] = { NULL }, exe[4096];
 	char **args = calloc((size_t)argc + 2, sizeof(*args));
-	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+	ssize_t n = own_path(exe, sizeof(exe));
 	static struct cis_keeper *k; /* one that cannot start is left as it is, not lost */
 	struct cis_error err;
 	int status = 1;
@@ -125,7 +140,6 @@ static int keeper(const struct cis_config *config, int argc, char **argv)
 		free(args);
 		return fail(&err);
 	}
-	exe[n] = 0;
 	args[0] = exe;
 	args[1] = "--engine";
 	for (int i = 1; i < argc; i++)
@@ -141,6 +155,7 @@ static int keeper(const struct cis_config *config, int argc, char **argv)
 		free(args);
 		return fail(&err);
 	}
+	cis_keeper_stay(k);
 	if (cis_keeper_run(k, &status))
 		status = fail(&err);
 	cis_keeper_destroy(k);
@@ -153,12 +168,15 @@ int main(int argc, char **argv)
 	struct cis_config config;
 	int role = 0, rc;
 
+	cis_keeper_guard(argv);
 	if (cis_config_init(&config)) {
 		fprintf(stderr, "cisternd: out of memory\n");
+		cis_keeper_go_back("out of memory");
 		return 1;
 	}
 	rc = parse(argc, argv, &config, &role);
 	if (rc) {
+		cis_keeper_go_back("its arguments or its configuration cannot be read");
 		cis_config_fini(&config);
 		return rc - 1;
 	}

@@ -3,6 +3,7 @@
 
 Usage: keeper-is-replaced.py BUILD [--times N] [TEST]...
 """
+import collections
 import os
 import subprocess
 import sys
@@ -33,7 +34,9 @@ def same_descriptors(daemon, before):
         after = daemon.descriptors()
         if after == before:
             return
-    raise AssertionError("%s\nthen %s" % (before, after))
+    more = [sorted((collections.Counter(b) - collections.Counter(a)).items()) for a, b in zip(before, after)]
+    less = [sorted((collections.Counter(a) - collections.Counter(b)).items()) for a, b in zip(before, after)]
+    raise AssertionError("more descriptors are %s, and less %s" % (more, less))
 
 
 def guests_go_on(daemon):
@@ -105,6 +108,70 @@ def what_is_no_keeper_is_refused(daemon):
     expect(guest.end(), wrong_pages=0)
 
 
+def goes_back(daemon, name, *environ):
+    """It becomes a program that does not come up, and is what it was again.  Return: what was said, or None if it did come up."""
+    exe = program(daemon, name, " ".join((*environ, "exec", daemon.build + "/cisternd-points", '"$@"')))
+    before = daemon.must("GET", "/v1/health")
+    done = subprocess.run([daemon.build + "/cistern", "upgrade", "--control", daemon.control, "--keeper", "--exec", exe],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    after = daemon.must("GET", "/v1/health")
+    assert {**after, "uptime_s": 0} == {**before, "uptime_s": 0}, (before, after)
+    assert os.readlink("/proc/%d/exe" % daemon.process.pid).endswith("/cisternd" if done.returncode else "/cisternd-points")
+    return done.stderr if done.returncode else None
+
+
+def what_does_not_come_up_was_never_there(daemon):
+    """It passes the examination, and fails when it has replaced the keeper: by a bug, or as one call after the other fails."""
+    memory, image = make_image(daemon)
+    guest = Guest(daemon, daemon.put("a", image, fill="none"), "--expect", memory, do="-")
+    guest.do("read:0-9")
+    point, token = daemon.folder + "/point", daemon.folder + "/token"
+    before, backs = daemon.descriptors(), 0
+    open(point, "w").close()
+    said = goes_back(daemon, "bug", "CISTERN_POINT=keeper_became:1:abort", "CISTERN_POINT_TOKEN=" + point)
+    assert "ended by a signal" in said and not os.path.exists(point), said
+    for number in range(1, 1000):
+        open(token, "w").close()
+        said = goes_back(daemon, "fail-%d" % number, "CISTERN_FAIL=keeper:%d" % number, "CISTERN_FAIL_TOKEN=" + token)
+        backs += said is not None
+        failed = not os.path.exists(token)
+        if not failed:
+            os.unlink(token)
+        if said is None:
+            daemon.run("upgrade", "--keeper", "--exec", daemon.build + "/cisternd")
+        if not failed: # so many calls are not made
+            break
+    same_descriptors(daemon, before)
+    engine = daemon.kill_engine()
+    until(lambda: daemon.insist("GET", "/v1/health")[1]["engine_pid"] != engine)
+    assert daemon.guest("a")["state"] == "filled", daemon.guest("a") # nothing of it was lost on the way
+    assert backs > 20, backs
+    print("went back %d times of %d" % (backs, number), flush=True)
+    daemon.put("b", image)
+    guest.do("read")
+    expect(guest.end(), wrong_pages=0)
+
+
+def a_program_that_was_replaced_is_there(daemon):
+    """Its file is another by then; it is gone back to, and starts engines, all the same."""
+    memory, image = make_image(daemon)
+    mine, token = daemon.folder + "/mine", daemon.folder + "/token"
+    subprocess.run(["cp", daemon.build + "/cisternd", mine], check=True)
+    daemon.run("upgrade", "--keeper", "--exec", mine)
+    guest = Guest(daemon, daemon.put("a", image, fill="none"), "--expect", memory, do="-")
+    guest.do("read:0-9")
+    os.unlink(mine)
+    open(token, "w").close()
+    bug = program(daemon, "bug", "CISTERN_POINT=keeper_became:1:abort CISTERN_POINT_TOKEN=%s exec %s/cisternd-points \"$@\"" % (token, daemon.build))
+    refused(daemon, bug, "ended by a signal")
+    engine = daemon.kill_engine()
+    until(lambda: daemon.insist("GET", "/v1/health")[1]["engine_pid"] != engine)
+    guest.do("read")
+    expect(guest.end(), wrong_pages=0)
+
+
+what_does_not_come_up_was_never_there.said = ("the engine was ended by signal 9",)
+a_program_that_was_replaced_is_there.said = ("the engine was ended by signal 9",)
 what_is_no_keeper_is_refused.config = {"upgrade_ms": 1000}
 
 
@@ -113,4 +180,5 @@ if __name__ == "__main__":
         at = sys.argv.index("--times")
         TIMES = int(sys.argv[at + 1])
         del sys.argv[at:at + 2]
-    rig.run([guests_go_on, what_it_holds_stays, what_is_no_keeper_is_refused], sys.argv[1], shards=2)
+    rig.run([guests_go_on, what_it_holds_stays, what_is_no_keeper_is_refused, what_does_not_come_up_was_never_there,
+             a_program_that_was_replaced_is_there], sys.argv[1], shards=2)

@@ -71,6 +71,7 @@ static int be_keeper(const char *folder, int wire)
 	if (cis_keeper_create(&k, NULL) || cis_keeper_gather(k, &(struct cis_keep_opts){ 0 }, NULL) ||
 	    (!again && cis_keeper_attach(k, wire, NULL)) || sigaction(SIGUSR1, &act, NULL))
 		return 91;
+	cis_keeper_stay(k);
 	while (!cis_keeper_step(k))
 		if (wanted)
 			become(k, folder);

@@ -23,7 +23,10 @@ static int keeper_main(const char *program, const char *dir)
 		return 80;
 	cis_keeper_set_upgrade(k, strstr(program, "hasty") ? 50 : 10000);
 	if (cis_keeper_gather(k, &(struct cis_keep_opts){ 0 }, NULL) || cis_keeper_control(k, control, NULL) ||
-	    cis_keeper_start(k, argv, envp, NULL) || cis_keeper_run(k, &status))
+	    cis_keeper_start(k, argv, envp, NULL))
+		return 81;
+	cis_keeper_stay(k);
+	if (cis_keeper_run(k, &status))
 		return 81;
 	cis_keeper_destroy(k);
 	return status;
