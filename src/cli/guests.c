@@ -136,6 +136,16 @@ static void read_memory(const json_t *guest, struct memory *m)
 	m->parked = json_is_true(json_object_get(json_object_get(guest, "budget"), "parked")) ? ", parked" : "";
 }
 
+/* Of a guest of which nothing was brought back ahead there is nothing to say. */
+static void print_prefetch(const json_t *guest)
+{
+	long long probes = cli_number(guest, "prefetch.probes");
+
+	if (probes > 0)
+		printf("  %-14s %lld pages, %lld %% of %lld probes hit\n", "prefetch", cli_number(guest, "prefetch.pages"),
+		       cli_number(guest, "prefetch.hits") * 100 / probes, probes);
+}
+
 static void print_memory(const json_t *guest)
 {
 	struct memory m;
@@ -208,6 +218,7 @@ int cli_guest_print(json_t *guest)
 		printf("  %-14s %lld\n", "pid", cli_number(guest, "pid"));
 	print_memory(guest);
 	print_pages(guest);
+	print_prefetch(guest);
 	if (cli_number(guest, "bytes.read") >= 0)
 		printf("  %-14s %s\n", "read",
 		       cis_size_print((uint64_t)cli_number(guest, "bytes.read"), size, sizeof(size)));

@@ -53,6 +53,8 @@ static void add_figures(json_t *j, struct cis_guest *g, const struct cis_seat_re
 						   (json_int_t)(s->faults_demand + s->faults_same), "neighbour",
 						   (json_int_t)s->pages_neighbour, "removed", (json_int_t)s->faults_removed,
 						   "stashed", (json_int_t)s->faults_stashed, "count", (json_int_t)s->fault_ns.count));
+	json_object_set_new(j, "prefetch", json_pack("{s:I, s:I, s:I}", "pages", (json_int_t)s->pages_prefetched, "probes",
+						     (json_int_t)s->probes, "hits", (json_int_t)s->probe_hits));
 	json_object_set_new(j, "bytes", json_pack("{s:I, s:I}", "read", (json_int_t)s->bytes_read, "installed",
 						  (json_int_t)(installed << g->page_shift)));
 	json_object_set_new(j, "fill_progress", json_pack("{s:I, s:I}", "done", (json_int_t)rep->fill_done, "total",

@@ -43,7 +43,7 @@ def check(text, spec):
     example = json.loads(re.search(r'\n    (\{"id": "web-1".*?\}\})\n\n', text, re.S).group(1).replace("…", ""))
     yield "keys of a guest", set(example) | {"error"}, set(schemas["Guest"]["properties"])
     yield "keys of the budget shown", set(example["budget"]), set(budget)
-    for key in ("pages", "memory", "faults", "bytes", "fill_progress", "record"):
+    for key in ("pages", "memory", "faults", "prefetch", "bytes", "fill_progress", "record"):
         yield "keys of " + key, set(example[key]), set(schemas["Guest"]["properties"][key]["properties"])
     statuses = statuses_of(text)
     for path, item in spec["paths"].items():

@@ -49,6 +49,7 @@ class Guests:
             "pages": {"total": 2048, "absent": 1000, "resident": 1048, "removed": 0, "poisoned": 0},
             "faults": {"count": 8, "zero": 3, "demand": 4, "neighbour": 5, "removed": 0},
             "bytes": {"read": 1048576, "installed": 4292608},
+            "prefetch": {"pages": 90 if spec.get("record") else 0, "probes": 16 if spec.get("record") else 0, "hits": 12},
             "memory": {"resident_bytes": 4292608, "stashed_bytes": 0, "stash_bytes": 0},
             "budget": {"max_bytes": None, "target_bytes": None, "min_bytes": 1 << 20, "parked": False}, "pinned": False,
             "record": {"state": "on" if spec.get("record") else "off", "pages": 0}}

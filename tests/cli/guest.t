@@ -43,6 +43,9 @@ web-1: filled
   installed      4.1 MiB
   record         off, 0 pages
 
+$ cistern guest show web-2 | grep prefetch
+  prefetch       90 pages, 75 % of 16 probes hit
+
 $ cistern guest show web-1 --json | python3 -c 'import json, sys; g = json.load(sys.stdin); print(g["id"], g["faults"]["demand"])'
 web-1 4
 

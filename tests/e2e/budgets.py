@@ -245,6 +245,25 @@ def what_was_said_is_known_to_all_engines(daemon):
     expect(guest.end(), wrong_pages=0, poisoned=0)
 
 
+def pages_come_ahead_where_there_is_a_trend(daemon):
+    """In a row nearly all probes are hit; at random hardly anything is brought ahead."""
+    memory, image = make_image(daemon, pages=4096, kind=2)
+    figures = {}
+    for order in ("sequential", "random"):
+        guest = Guest(daemon, daemon.put(order, image, fill="none", budget={"max_bytes": BUDGET}), "--expect", memory, *COPIED, "--order",
+                      order, do="-")
+        for _ in range(3):
+            guest.do("read")
+        expect(guest.end(), wrong_pages=0, poisoned=0)
+        figures[order] = daemon.wait(order, "gone")["prefetch"]
+        assert daemon.metrics(order)["cistern_prefetch_probes_total"] == figures[order]["probes"]
+        assert daemon.metrics(order)["cistern_prefetch_probe_hits_total"] == figures[order]["hits"]
+        assert daemon.metrics(order)['cistern_pages_installed_total{by="prefetch"}'] == figures[order]["pages"]
+    row, chance = figures["sequential"], figures["random"]
+    assert row["pages"] > 4096 and row["hits"] > 0.9 * row["probes"], row
+    assert chance["pages"] < 0.01 * row["pages"], chance
+
+
 def parked_guests_run_and_come_back(daemon):
     """They are parked for the engines that follow, too, and come back with what they had before."""
     memory, image = make_image(daemon, pages=4096, kind=2)
@@ -360,7 +379,7 @@ def a_full_stash_stops_it(daemon):
 
 TESTS = [every_byte_is_right, budgets_change_while_it_runs, who_was_independent_is_not_any_more, balloons_storm_beside_it,
          engines_die_while_reclaiming, upgrades_do_not_disturb, to_an_engine_that_has_no_stash, what_was_said_is_known_to_all_engines,
-         parked_guests_run_and_come_back, drained_guests_have_all_of_it, a_drain_in_vain_gives_budgets_back, what_cannot_be_reclaimed_is_refused, a_full_stash_stops_it]
+         pages_come_ahead_where_there_is_a_trend, parked_guests_run_and_come_back, drained_guests_have_all_of_it, a_drain_in_vain_gives_budgets_back, what_cannot_be_reclaimed_is_refused, a_full_stash_stops_it]
 for test in (engines_die_while_reclaiming, what_was_said_is_known_to_all_engines, parked_guests_run_and_come_back):
     test.said = ("engine was ended",)
 
