@@ -8,6 +8,7 @@
 #include "daemon/awake.h"
 #include "daemon/log.h"
 #include "daemon/shard_int.h"
+#include "os/uffd.h"
 
 #define JOBS_BESIDE 2u /* fill jobs out for a guest beside those that workers run: they never wait for the shard */
 
@@ -77,6 +78,14 @@ void cis_seat_ready(struct cis_seat *seat)
 {
 	if (!seat->held_ns)
 		cis_turn_want(&seat->shard->turns, &seat->turn);
+}
+
+/* EPOLLERR: it would block, as its monitor wants it, and would wake this thread for ever. */
+void cis_seat_event(struct cis_seat *seat, uint32_t events)
+{
+	if (events & EPOLLERR)
+		cis_uffd_unblock(seat->uffd);
+	cis_seat_ready(seat);
 }
 
 void cis_seat_due(struct cis_seat *seat)

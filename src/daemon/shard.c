@@ -90,7 +90,7 @@ static void *shard_main(void *arg)
 			else if (ev[i].data.ptr == &shard->stores)
 				reap_stores(shard);
 			else if (ev[i].data.ptr)
-				cis_seat_ready(ev[i].data.ptr);
+				cis_seat_event(ev[i].data.ptr, ev[i].events);
 		}
 		ready_due(shard);
 		if (mail)

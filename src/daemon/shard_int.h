@@ -45,6 +45,9 @@ struct cis_seat {
 /** cis_seat_ready() - there is something to do for it: it gets a turn. */
 void cis_seat_ready(struct cis_seat *seat);
 
+/** cis_seat_event() - its userfaultfd has something to say: EPOLLIN, EPOLLERR. */
+void cis_seat_event(struct cis_seat *seat, uint32_t events);
+
 /** cis_seat_serve() - its turn.  It may be the last of the seat: another thread frees it when it has left. */
 void cis_seat_serve(struct cis_seat *seat);
 

@@ -2,10 +2,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #ifndef USERFAULTFD_IOC_NEW
@@ -90,9 +93,48 @@ int cis_uffd_unregister(int fd, uint64_t addr, uint64_t len)
 	return ioctl(fd, UFFDIO_UNREGISTER, &args) ? -errno : 0;
 }
 
+int cis_uffd_unblock(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0 || (!(flags & O_NONBLOCK) && fcntl(fd, F_SETFL, flags | O_NONBLOCK)))
+		return -errno;
+	return 0;
+}
+
+/*
+ * O_NONBLOCK is a flag of the open file, which the monitor shares: it may clear it, and whoever reads then would wait for this guest
+ * with all others.  Before Linux 6.10 the flag can only be looked at before (POLLERR says that it is not set), and a monitor that
+ * clears it in between can still hold up its shard.
+ */
+static ssize_t read_after_look(int fd, void *buf, size_t bytes)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	if (poll(&p, 1, 0) == 1 && p.revents & POLLERR)
+		cis_uffd_unblock(fd);
+	return read(fd, buf, bytes);
+}
+
+/* Whatever else the newer call fails with, the older one decides: who cannot be read is lost. */
+static ssize_t read_now(int fd, void *buf, size_t bytes)
+{
+	static atomic_bool is_old;
+	struct iovec iov = { buf, bytes };
+	ssize_t n;
+
+	if (!is_old) {
+		n = preadv2(fd, &iov, 1, -1, RWF_NOWAIT);
+		if (n >= 0 || errno == EAGAIN)
+			return n;
+		is_old = errno == EOPNOTSUPP;
+	}
+	return read_after_look(fd, buf, bytes);
+}
+
 int cis_uffd_read(int fd, struct uffd_msg *msgs, size_t max, size_t *ret_n)
 {
-	ssize_t n = read(fd, msgs, max * sizeof(*msgs));
+	ssize_t n = read_now(fd, msgs, max * sizeof(*msgs));
 
 	if (n < 0)
 		return -errno;

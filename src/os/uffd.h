@@ -42,7 +42,10 @@ int cis_uffd_features(uint64_t *ret_features);
 int cis_uffd_register(int fd, uint64_t addr, uint64_t len, uint64_t mode);
 int cis_uffd_unregister(int fd, uint64_t addr, uint64_t len);
 
-/** cis_uffd_read() - up to @max events.  Return: 0 (ret_n > 0), -EAGAIN when there is none. */
+/** cis_uffd_unblock() - set O_NONBLOCK, also for whoever shares the descriptor.  Return: 0 or -errno. */
+int cis_uffd_unblock(int fd);
+
+/** cis_uffd_read() - up to @max events, without waiting.  Return: 0 (ret_n > 0), -EAGAIN when there is none. */
 int cis_uffd_read(int fd, struct uffd_msg *msgs, size_t max, size_t *ret_n);
 
 int cis_uffd_copy(int fd, uint64_t dst, const void *src, uint64_t len, uint64_t *ret_done);

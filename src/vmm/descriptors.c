@@ -12,7 +12,7 @@
 
 static int check_uffd(int fd, uint64_t *ret_features, struct cis_error *err)
 {
-	int flags, r;
+	int r;
 
 	if (!cis_is_uffd(fd))
 		return cis_fail(err, EPROTO, "handshake: the first descriptor is not a userfaultfd");
@@ -24,10 +24,9 @@ static int check_uffd(int fd, uint64_t *ret_features, struct cis_error *err)
 	if (*ret_features & UFFD_FEATURE_EVENT_FORK)
 		return cis_fail(err, EPROTO, "handshake: the userfaultfd asks for fork events: each fork would leave a descriptor "
 				"with the daemon, and a child that nobody serves");
-	flags = fcntl(fd, F_GETFL);
-	if (flags < 0 || (!(flags & O_NONBLOCK) && fcntl(fd, F_SETFL, flags | O_NONBLOCK)))
-		return cis_fail(err, EPROTO, "handshake: cannot make the userfaultfd non-blocking: %s",
-				strerror(errno));
+	r = cis_uffd_unblock(fd);
+	if (r)
+		return cis_fail(err, EPROTO, "handshake: cannot make the userfaultfd non-blocking: %s", strerror(-r));
 	return 0;
 }
 

@@ -3,12 +3,17 @@
 
 Usage: guests-stay-apart.py BUILD [TEST]...
 """
+import ctypes
+import fcntl
 import os
 import pwd
 import sys
 
 import rig
-from rig import Guest, expect, make_image
+from rig import Guest, expect, make_image, until
+
+
+PIDFD_GETFD = 438
 
 
 def status_of(pid):
@@ -102,6 +107,36 @@ def canaries_stay_in_their_guests(daemon):
         expect(guest.end(), wrong_pages=0, poisoned=0)
 
 
+def userfaultfd_of(guest):
+    """Its own, here too."""
+    pid = guest.process.pid
+    number, = [int(fd) for fd in os.listdir("/proc/%d/fd" % pid) if "userfaultfd" in rig.link(pid, fd)]
+    fd = ctypes.CDLL(None).syscall(PIDFD_GETFD, os.pidfd_open(pid), number, 0)
+    assert fd >= 0
+    return fd
+
+
+def a_userfaultfd_that_blocks_holds_up_nobody(daemon):
+    """O_NONBLOCK is shared with the monitor, which clears it: read, it would wait for that guest alone, and its shard with it."""
+    memory, image = make_image(daemon)
+    guests = [Guest(daemon, daemon.put(name, image, fill="none"), "--expect", memory, do="-") for name in ("a", "b")]
+    for guest in guests:
+        guest.do("read:0-9")
+    fd = userfaultfd_of(guests[0])
+    for first in range(10, 60, 10):
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_NONBLOCK)
+        for guest in guests:
+            guest.do("read:%d-%d" % (first, first + 9))
+        until(lambda: fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK) # else it wakes the shard for ever
+    os.close(fd)
+    for guest in guests:
+        guest.do("read")
+        expect(guest.end(), wrong_pages=0, poisoned=0)
+
+
+a_userfaultfd_that_blocks_holds_up_nobody.config = {"shards": 1}
+
+
 def flags_of(pid, size):
     """VmFlags of the mappings of that size (kB) of a process."""
     found, kb = [], 0
@@ -128,5 +163,5 @@ def what_is_filled_in_place_is_watched_for_minor_faults(daemon):
 
 if __name__ == "__main__":
     rig.run([the_engine_has_given_up_what_it_does_not_need, it_serves_as_somebody_else, hardening_can_be_left_out,
-             only_root_and_the_daemon_may_ask, canaries_stay_in_their_guests,
+             only_root_and_the_daemon_may_ask, canaries_stay_in_their_guests, a_userfaultfd_that_blocks_holds_up_nobody,
              what_is_filled_in_place_is_watched_for_minor_faults], sys.argv[1])
