@@ -190,12 +190,25 @@ static void read_guests(struct cis_engine *e, bool is_truth)
 	struct cis_sections_reader r;
 
 	for (unsigned slot = FIRST_GUEST; slot < SLOTS; slot++) {
-		json_t *j = get(l, slot, &r) ? NULL : next_json(&r, CIS_TAG_GONE);
+		json_t *j;
 
-		if (l->used[slot] && !(j && look_at(e, slot, j, &r, is_truth)))
+		if (!l->used[slot])
+			continue;
+		j = get(l, slot, &r) ? NULL : next_json(&r, CIS_TAG_GONE);
+		if (!(j && look_at(e, slot, j, &r, is_truth)))
 			clear(l, slot); /* also what was not written to its end */
 		json_decref(j);
 	}
+}
+
+/* The next that is not a hole: most are, and guests wait meanwhile. */
+static unsigned next_written(const struct cis_ledger *l, unsigned slot)
+{
+	off_t at = lseek(l->fd, (off_t)slot * SLOT_BYTES, SEEK_DATA);
+
+	if (at < 0)
+		return errno == ENXIO ? SLOTS : slot;
+	return (unsigned)(at / SLOT_BYTES);
 }
 
 void cis_ledger_scan(struct cis_engine *e)
@@ -206,7 +219,8 @@ void cis_ledger_scan(struct cis_engine *e)
 
 	if (!l)
 		return;
-	for (unsigned slot = FIRST_GUEST; slot < SLOTS; slot++)
+	memset(l->used, 0, sizeof(l->used));
+	for (unsigned slot = next_written(l, FIRST_GUEST); slot < SLOTS; slot = next_written(l, slot + 1))
 		l->used[slot] = !cis_fd_read(l->fd, (uint64_t)slot * SLOT_BYTES, &head, sizeof(head), &n) && n && head;
 	l->is_scanned = true;
 }
