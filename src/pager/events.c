@@ -130,6 +130,8 @@ static void act_on_faults(struct cis_pager *p, uint64_t start_ns)
 	}
 	cis_ring_drop(&p->o.state, p->is_gone ? n : i);
 	p->slice_events = (unsigned)i;
+	if (i)
+		p->faulted_ns = start_ns;
 	if (i >= p->nr_left)
 		p->left_ns = start_ns;
 	p->nr_left = p->is_gone ? 0 : n - i;

@@ -23,7 +23,9 @@
 #define SCAN_PAGES  4096u /* looked at in a turn, where there is nothing to fill */
 #define TOUCH_PAGES 128u  /* installed in a turn, with no job */
 #define SWEEP_PAGES 4096u
-#define BACK_PAGES  32u   /* out of the stash in a turn: 4 us each */
+#define BACK_PAGES  32u   /* out of the stash in a turn: 4 us each, 2 us of a run */
+#define BACK_BESIDE 2u    /* while faults come: who was woken soon asks for another page */
+#define BESIDE_NS   200000u
 #define BUSY_NS	    1000000u	/* too many reads are under way for one more */
 #define SWEEP_NS    10000000u	/* before the next pass, twice as long each time, up to ... */
 #define SWEEP_MAX_NS 1000000000u
@@ -282,6 +284,34 @@ static bool sweep_page(struct cis_pager *p, uint64_t pgno)
 	return reclaimed;
 }
 
+/* Pages in a row that are in the stash, and for which nobody waits. */
+static uint64_t stashed_run(const struct cis_pager *p, uint64_t pgno, uint64_t most)
+{
+	const struct cis_region *r = cis_region_of_page(p, pgno);
+	uint64_t nr = 0;
+
+	while (nr < most && pgno + nr < p->nr_pages && cis_region_of_page(p, pgno + nr) == r &&
+	       (cis_page_state_at(p, pgno + nr) == CIS_PAGE_STASHED || cis_page_state_at(p, pgno + nr) == CIS_PAGE_INFLIGHT) &&
+	       !cis_fault_waits(p, pgno + nr))
+		nr++;
+	return nr;
+}
+
+/* From where the sweep is: a run by one call, and the page at which that ends as a fault is answered, which knows what to do.  Return: pages brought. */
+static uint64_t sweep_on(struct cis_pager *p, uint64_t end, uint64_t most)
+{
+	uint64_t done = 0, spare = cis_reclaim_spare(p), nr = end - p->sweep;
+	struct cis_error err;
+
+	nr = nr < most ? nr : most;
+	nr = stashed_run(p, p->sweep, nr < spare ? nr : spare);
+	if (nr > 1) {
+		cis_stash_bring(p, cis_region_of_page(p, p->sweep), p->sweep, nr, &done, &err);
+		p->sweep += done;
+	}
+	return done == nr && nr > 1 ? done : done + sweep_page(p, p->sweep++);
+}
+
 /* Zero pages from @pgno on, as many as the working set has there in a row, up to its entry @end. */
 static void touch_zeros(struct cis_pager *p, const struct cis_region *r, uint64_t pgno, uint64_t end)
 {
@@ -368,8 +398,7 @@ static bool hot_is_in(struct cis_pager *p)
 
 void cis_fill_sweep(struct cis_pager *p)
 {
-	unsigned back = 0;
-	uint64_t end;
+	uint64_t end, back = 0, most;
 
 	if (p->have >= p->want || p->seen || p->paused || in_trouble(p))
 		return;
@@ -377,10 +406,11 @@ void cis_fill_sweep(struct cis_pager *p)
 		complete(p, CIS_FILL_HOT);
 	if (p->want < CIS_FILL_ALL || p->jobs_out || next_range(p, &end) || cis_pager_now(p) < p->again_ns)
 		return;
+	most = p->now_ns - p->faulted_ns < BESIDE_NS ? BACK_BESIDE : BACK_PAGES;
 	end = p->sweep + SWEEP_PAGES < p->nr_pages ? p->sweep + SWEEP_PAGES : p->nr_pages;
 	p->fill_busy = false;
-	while (p->sweep < end && !p->is_gone && !p->blocked_ns && !p->trouble_ns && !p->fill_busy && back < BACK_PAGES && cis_reclaim_spare(p))
-		back += sweep_page(p, p->sweep++);
+	while (p->sweep < end && !p->is_gone && !p->blocked_ns && !p->trouble_ns && !p->fill_busy && back < most && cis_reclaim_spare(p))
+		back += sweep_on(p, end, most - back);
 	if (p->fill_busy)
 		p->again_ns = p->now_ns + BUSY_NS;
 	if (p->blocked_ns) {
