@@ -114,7 +114,7 @@ void rig_guest_prepare(struct rig_guest *g)
 
 void rig_guest_restore(struct rig_guest *g, enum cis_fill fill)
 {
-	struct cis_region region = {.hva = (uint64_t)(uintptr_t)g->mem, .bytes = g->bytes, .alias = g->alias,
+	struct cis_region region = {.hva = (uint64_t)(uintptr_t)g->mem, .bytes = g->bytes, .alias = g->alias, .view = g->alias,
 				    .kind = g->allocated ? CIS_KIND_SHARED : CIS_KIND_ANONYMOUS};
 	struct cis_seat_opts opts = {
 		.pager = {.regions = &region, .nr_regions = 1, .image = g->image, .state = g->state, .neighbours = true,

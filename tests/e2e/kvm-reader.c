@@ -225,7 +225,7 @@ static void map_reference(struct vm *vm, const char *path)
 
 static struct cis_memory *map_served(struct vm *vm, bool shared, const char *socket)
 {
-	int fd = shared ? memfd_create("guest", MFD_CLOEXEC) : -1;
+	int fd = shared ? memfd_create("guest", MFD_CLOEXEC | MFD_ALLOW_SEALING) : -1;
 	struct cis_memory_opts opts = { .size = sizeof(opts), .flags = CIS_MEMORY_WAIT, .socket = socket, .fd = fd,
 					.mapping = shared ? CIS_MAPPING_SHARED : CIS_MAPPING_ANONYMOUS };
 	struct cis_region_opts region = { .size = sizeof(region), .bytes = vm->bytes };
