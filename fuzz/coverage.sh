@@ -11,13 +11,14 @@ build="$PWD/build-coverage"
 fuzzed="src/image/header.c src/image/meta.c src/image/text.c src/image/image.c src/image/parent.c src/image/read.c src/image/verify.c
 	src/image/trace.c src/image/source_elf.c src/codec/codec.c src/codec/mask.c src/codec/canned.c
 	src/vmm/handshake.c src/vmm/layout.c src/vmm/fit.c src/daemon/api.c src/daemon/routes.c src/daemon/config.c
-	src/store/layers.c src/pager/state.c src/pager/adopt.c src/daemon/handover_sections.c src/daemon/guest_note.c src/daemon/wire.c"
+	src/store/layers.c src/pager/state.c src/pager/adopt.c src/daemon/handover_sections.c src/daemon/guest_note.c src/daemon/wire.c
+	src/daemon/gone.c src/daemon/keep_record.c"
 
 # What also does: folders of images, descriptors, decoders that are short beside their encoders; both ends of the client's wires;
 # records that keepers leave, and the keeper's and the engine's ears.
 tested="src/image/dir.c src/image/source_raw.c src/vmm/descriptors.c src/codec/lz4.c src/codec/zstd.c src/codec/deflate.c
 	src/codec/params.c src/base/size.c src/client/api.c src/client/handshake.c src/client/preload_config.c src/daemon/sections.c
-	src/daemon/keep_record.c src/daemon/keep_names.c src/daemon/keeper_engine.c src/daemon/keeper_link.c src/daemon/guest_link.c
+	src/daemon/ledger.c src/daemon/keep_names.c src/daemon/keeper_engine.c src/daemon/keeper_link.c src/daemon/guest_link.c
 	src/daemon/guest_conn.c src/os/sock.c"
 
 # Counters lie in a shared mapping, so that processes count that are killed or become others; who looks at its own environment fails.

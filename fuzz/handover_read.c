@@ -12,21 +12,11 @@
 #include <unistd.h>
 
 #include "base/le.h"
-#include "check.h"
-#include "daemon/awake.h"
-#include "daemon/events.h"
-#include "daemon/guest_int.h"
 #include "daemon/handover.h"
-#include "daemon/request.h"
 #include "daemon/sections.h"
+#include "engine.h"
 
-static struct cis_config config;
-static struct cis_workers *workers;
-static struct cis_events *events;
 static char folder[] = "/tmp/cistern-fuzz-XXXXXX";
-
-static const struct cis_guest_note here = { .id = "here", .serial = 7, .image_path = (char *)"/i", .socket = (char *)"/s",
-					    .kind = (char *)"client", .store = (char *)"" };
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
@@ -44,48 +34,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	FUZZ_CHECK(mkdtemp(folder));
 	atexit(clean_up);
-	FUZZ_CHECK(!cis_config_init(&config) && !cis_workers_create(1, &workers) && !cis_events_create(&events));
+	prepare();
 	return 0;
-}
-
-static void begin(struct cis_engine *e, bool has_guest)
-{
-	struct cis_guest *g;
-
-	*e = (struct cis_engine){ .config = &config, .workers = workers, .events = events };
-	FUZZ_CHECK(!cis_awake_create(0, &e->awake));
-	if (has_guest)
-		FUZZ_CHECK(!cis_guest_of_note(e, &here, &g, NULL));
-}
-
-static void finish(struct cis_engine *e)
-{
-	while (e->nr_guests) {
-		cis_guest_release(e->guests[0]);
-		cis_guest_forget(e->guests[0]);
-	}
-	free(e->guests);
-	free(e->handed);
-	cis_awake_destroy(e->awake);
-}
-
-/* All that an engine says of its guests, in one text. */
-static char *show(struct cis_engine *e)
-{
-	json_t *list = json_array();
-	char *text;
-
-	for (size_t i = 0; i < e->nr_guests; i++) {
-		struct cis_guest *g = e->guests[i];
-		json_t *j = cis_guest_render(g);
-
-		FUZZ_CHECK(j);
-		json_array_append_new(list, j);
-	}
-	text = json_dumps(list, JSON_SORT_KEYS);
-	json_decref(list);
-	FUZZ_CHECK(text);
-	return text;
 }
 
 static void use(struct cis_engine *e)

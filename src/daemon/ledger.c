@@ -17,6 +17,7 @@
 
 #define SLOT_BYTES  65536u
 #define FIRST_GUEST 2u
+#define SEQ_MAX	    ((uint64_t)1 << 62) /* no engine counts so far, and what follows it fits JSON */
 #define SLOTS	    (FIRST_GUEST + CIS_GONE_MAX + 2) /* one more goes before the oldest is forgotten */
 
 struct cis_ledger {
@@ -25,7 +26,7 @@ struct cis_ledger {
 	bool is_failing;
 	uint64_t seq, forgotten, awake_ns; /* of the sums; forgotten: the last guest's serial */
 	bool used[SLOTS];
-	uint8_t buf[SLOT_BYTES];
+	_Alignas(uint64_t) uint8_t buf[SLOT_BYTES]; /* numbers in it are read where they are */
 };
 
 /* NULL: it is another engine's now. */
@@ -112,7 +113,7 @@ static void read_sums(struct cis_engine *e, bool is_truth)
 	for (unsigned slot = 0; slot < FIRST_GUEST; slot++) {
 		json_t *j = get(l, slot, &r) ? NULL : next_json(&r, CIS_TAG_ENGINE);
 
-		if (j && cis_json_number(j, "seq") > l->seq) {
+		if (j && cis_json_number(j, "seq") > l->seq && cis_json_number(j, "seq") < SEQ_MAX) {
 			l->seq = cis_json_number(j, "seq");
 			l->forgotten = cis_json_number(j, "forgotten");
 			l->awake_ns = cis_json_number(j, "awake_ns");
