@@ -22,6 +22,14 @@ static void bury_far(struct cis_pager *p)
 	p->reclaim.nr_deleting = 0; /* those are lost */
 }
 
+/* One thread is all there is, so whoever holds it is the dead one. */
+static void let_go(pthread_rwlock_t *gate)
+{
+	while (pthread_rwlock_trywrlock(gate))
+		pthread_rwlock_unlock(gate);
+	pthread_rwlock_unlock(gate);
+}
+
 /* What the kernel frees with a process. */
 static void bury(struct world *w, struct cis_pager *p)
 {
@@ -48,6 +56,7 @@ static void bury(struct world *w, struct cis_pager *p)
 	world_pages_orphaned(w);
 	bury_far(p);
 	p->jobs_out = p->reclaim.jobs_out = 0;
+	let_go(&p->gate);
 	cis_pager_destroy(p);
 }
 
