@@ -259,6 +259,7 @@ int cis_layer_open(const struct cis_layer_ops *ops, const char *name, void *ctx,
 	l->store_ops = layer_ops;
 	if (!inner->ops->drop)
 		l->store_ops.drop = NULL;
+	l->store_ops.drops = inner->ops->drops;
 	l->store.ops = &l->store_ops;
 	l->ops = ops;
 	l->ctx = ctx;

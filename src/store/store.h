@@ -13,7 +13,7 @@
 
 #include "base/error.h"
 
-enum cis_store_op { CIS_STORE_GET, CIS_STORE_PUT, CIS_STORE_DELETE };
+enum cis_store_op { CIS_STORE_GET, CIS_STORE_PUT, CIS_STORE_DELETE, CIS_STORE_DROP };
 
 /**
  * struct cis_key - names an object in a store; an image file has one object and ignores it
@@ -27,7 +27,7 @@ struct cis_key {
 
 /**
  * struct cis_store_req - one request; the caller's until done is called
- * @op:   get, put or delete
+ * @op:   get, put, delete, or drop: a part of a namespace, see @drops of struct cis_store_ops
  * @key:  the object
  * @off:  get: first byte of the object
  * @len:  get: bytes wanted, all or an error, of a store of pages the room for the value;
@@ -88,7 +88,9 @@ struct cis_store;
  *            and it is wanted still; before the first put for its namespace.  Return: 0;
  *            -ENOENT: there can be none; -errno: it cannot be looked at
  * @drop:     forget a whole namespace, none of whose requests is in flight, at once; never blocks for long.  NULL:
- *            the caller deletes key by key
+ *            it takes requests
+ * @drops:    so many CIS_STORE_DROP, with @id 0, 1, ..., together forget a whole namespace, whatever is there; 0: the
+ *            caller deletes key by key
  */
 struct cis_store_ops {
 	size_t ops_size;
@@ -101,6 +103,7 @@ struct cis_store_ops {
 	void (*close)(struct cis_store *store);
 	int (*claim)(struct cis_store *store, const struct cis_key *key, uint32_t loc);
 	void (*drop)(struct cis_store *store, const uint64_t ns[2]);
+	unsigned drops;
 };
 
 /** struct cis_store - the head of every store's own struct */
@@ -158,6 +161,9 @@ struct cis_pages_opts {
 
 /** cis_pages_check() - is this the name of a store of pages?  Return: 0 or -EINVAL, with what is wrong at which place. */
 int cis_pages_check(const char *url, struct cis_error *err);
+
+/** cis_pages_show() - its name without what is secret in it; cut off at @size. */
+void cis_pages_show(const char *url, char *buf, size_t size);
 
 /**
  * cis_pages_open() - a handle of a store of pages: file:DIR, memcached://..., valkey://...; cistern-stores(7) has the syntax

@@ -53,7 +53,7 @@ static inline uint64_t load_random(struct load *l)
 
 static inline struct cis_key load_key(const struct load *l, const struct load_page *page)
 {
-	return (struct cis_key){ { l->ns[0], l->ns[1] }, (uint64_t)(page - l->page) << 24 | page->generation };
+	return (struct cis_key){ { l->ns[0], l->ns[1] }, (uint64_t)(page - l->page) << 30 | page->generation }; /* each in a hash of its own */
 }
 
 /* The bytes of a key: their number and each of them follow from it. */

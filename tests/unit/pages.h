@@ -243,6 +243,14 @@ static inline int pages_get(struct pages_rig *r, struct cis_key key, uint32_t lo
 	return op.err;
 }
 
+static inline int pages_drop(struct pages_rig *r, struct cis_key part)
+{
+	struct pages_op op;
+
+	pages_op_init(&op, r, CIS_STORE_DROP, part, 0);
+	return pages_do(&op);
+}
+
 static inline int pages_delete(struct pages_rig *r, struct cis_key key, uint32_t loc)
 {
 	struct pages_op op;

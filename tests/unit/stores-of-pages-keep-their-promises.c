@@ -119,8 +119,10 @@ static void namespaces_are_apart(struct pages_rig *r)
 			assert_int_equal(pages_get(r, key_of(ns, i), loc[ns][i], (uint32_t)(i + 1) * 80), 0);
 	if (r->store->ops->drop)
 		r->store->ops->drop(r->store, forgotten);
+	for (uint64_t part = 0; part < r->store->ops->drops; part++)
+		assert_int_equal(pages_drop(r, (struct cis_key){ { forgotten[0], forgotten[1] }, part }), 0);
 	for (uint64_t i = 0; i < 50; i++) {
-		if (!r->store->ops->drop)
+		if (!r->store->ops->drop && !r->store->ops->drops)
 			assert_int_equal(pages_delete(r, key_of(1, i), loc[1][i]), 0);
 		assert_int_equal(pages_get(r, key_of(1, i), loc[1][i], 1), -ENOENT);
 		assert_int_equal(pages_get(r, key_of(0, i), loc[0][i], (uint32_t)(i + 1) * 80), 0);
@@ -250,6 +252,9 @@ static void chain_goes_on(struct pages_op *op)
 		if (old.req.key.id >> 24 == 100)
 			return;
 		pages_op_init(op, old.rig, CIS_STORE_PUT, key_of(1, (old.req.key.id >> 24) + 1), 1234);
+		break;
+	case CIS_STORE_DROP:
+		fail();
 	}
 	op->then = chain_goes_on;
 	pages_submit_one(op);

@@ -131,6 +131,9 @@ static void done(struct pages_op *op)
 		break;
 	case CIS_STORE_GET:
 		get_done(o);
+		break;
+	case CIS_STORE_DROP:
+		fail();
 	}
 }
 

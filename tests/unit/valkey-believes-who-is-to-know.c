@@ -47,9 +47,9 @@ static bool answer(struct fake *f, int fd, const struct fake_command *c)
 		n->waits++;
 		return fake_say(fd, ":0\r\n");
 	}
-	if (!strcmp(c->arg[0], "SET")) {
+	if (!strcmp(c->arg[0], "HSET")) {
 		n->puts++;
-		return fake_say(fd, "+OK\r\n");
+		return fake_say(fd, ":1\r\n");
 	}
 	if (n->get && !strcmp(n->get, "ask") && !c->asked) {
 		snprintf(text, sizeof(text), "-ASK 1 127.0.0.1:%u\r\n", new.fake.port);

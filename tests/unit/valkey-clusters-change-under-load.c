@@ -143,7 +143,7 @@ static unsigned slot_of(struct load *l)
 		if (page->state != LOAD_STORED)
 			continue;
 		reply = valkey_ask(&cluster.server[0], "CLUSTER KEYSLOT cis:%016llx%016llx:%llx", (unsigned long long)key.ns[0],
-				   (unsigned long long)key.ns[1], (unsigned long long)key.id);
+				   (unsigned long long)key.ns[1], (unsigned long long)key.id >> 30);
 		assert_non_null(reply);
 		slot = (unsigned)reply->integer;
 		freeReplyObject(reply);

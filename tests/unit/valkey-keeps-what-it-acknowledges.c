@@ -250,8 +250,8 @@ static void probe_succeeds(const char *url, const char *notice)
 static void passwords(void **state)
 {
 	static const char *const wants[] = { "--user", "pager", "on", ">s3cret:/@%", "~cis:*", "+@all", "--user", "poor", "on",
-					     ">s3cret", "~cis:*", "+get", "+set", "--user", "least", "on", ">s3cret", "~cis:*", "+get",
-					     "+set", "+unlink", "+info", "--requirepass", "s3cret2", NULL };
+					     ">s3cret", "~cis:*", "+hget", "+hset", "--user", "least", "on", ">s3cret", "~cis:*", "+hget",
+					     "+hset", "+hdel", "+unlink", "+info", "--requirepass", "s3cret2", NULL };
 	struct cis_store *store;
 	struct server s;
 	char url[160];

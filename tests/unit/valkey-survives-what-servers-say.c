@@ -133,8 +133,8 @@ static const struct script wrong[] = {
 	{ .info = "$12\r\nrole:master\r\n\r\n" },
 	{ .info = "$45\r\nrole:master\r\nmaxmemory:\r\nmaxmemory_policy:x\r\n\r\n" },
 	{ .info = "-LOADING\r\n" },
-	{ .other = "+\r\n", .answers = 1 << CIS_STORE_PUT },
-	{ .other = ":1\r\n:1\r\n", .answers = 1 << CIS_STORE_DELETE },
+	{ .other = "+\r\n" },
+	{ .other = ":1\r\n:1\r\n", .answers = 1 << CIS_STORE_PUT | 1 << CIS_STORE_DELETE | 1 << CIS_STORE_DROP },
 	{ .other = "$5\r\nvalue\r\n$5\r\nvalue\r\n", .answers = 1 << CIS_STORE_GET },
 	{ .other = "$5\r\nvalue\r\n+", .answers = 1 << CIS_STORE_GET },
 	{ .other = "$-2\r\n" },
@@ -172,7 +172,7 @@ static void wrong_ones_are_not(void **state)
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
 		struct cis_store *store = open_store(&wrong[i]);
 
-		for (int op = CIS_STORE_GET; op <= CIS_STORE_DELETE; op++) {
+		for (int op = CIS_STORE_GET; op <= CIS_STORE_DROP; op++) {
 			int rc = ask(store, (enum cis_store_op)op, 20 * MS);
 
 			if (!rc && wrong[i].answers & 1u << op)
@@ -200,7 +200,7 @@ static void random_ones_do_no_harm(void **state)
 		for (unsigned p = 0; p < n; p++)
 			strcat(reply, pieces[(x = cis_layer_random(x)) % (sizeof(pieces) / sizeof(pieces[0]))]);
 		store = open_store(&s);
-		for (int op = CIS_STORE_GET; op <= CIS_STORE_DELETE; op++)
+		for (int op = CIS_STORE_GET; op <= CIS_STORE_DROP; op++)
 			ask(store, (enum cis_store_op)op, 5 * MS);
 		close_store(store);
 	}

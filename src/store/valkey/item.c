@@ -7,6 +7,7 @@
  * A put is acknowledged when as many replicas have it as are to, by WAIT, which says so of all that its connection has written before.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -18,7 +19,14 @@
 
 void vk_item_queue(struct cis_remote *r, struct cis_remote_item *item)
 {
-	vk_item_of(item)->slot = vk_slot(item->key, item->key_len);
+	struct vk_item *i = vk_item_of(item);
+	const struct cis_key *key = &item->req->key;
+	uint64_t hash = item->req->op == CIS_STORE_DROP ? key->id : (key->id >> 30) % VK_HASHES;
+
+	/* Without a brace, which would mean something to a cluster. */
+	item->key_len = (unsigned)snprintf(item->key, sizeof(item->key), "cis:%016" PRIx64 "%016" PRIx64 ":%" PRIx64, key->ns[0], key->ns[1], hash);
+	i->field_len = (unsigned)snprintf(i->field, sizeof(i->field), "%" PRIx64, key->id);
+	i->slot = vk_slot(item->key, item->key_len);
 	cis_remote_place(r, item, &((struct vk *)r)->waiting);
 }
 
@@ -196,7 +204,7 @@ static void put_answer(struct vk_flight *f, const redisReply *reply)
 {
 	if (common(f, reply))
 		return;
-	if (reply->type != REDIS_REPLY_STATUS)
+	if (reply->type != REDIS_REPLY_INTEGER)
 		nonsense(f);
 	else if (f->item->safe)
 		cis_remote_place(&f->conn->node->vk->remote, &f->item->item, &f->conn->unacked);
@@ -213,6 +221,16 @@ static void delete_answer(struct vk_flight *f, const redisReply *reply)
 		nonsense(f);
 	else
 		vk_item_finish(f->conn->node->vk, f->item, reply->integer || f->item->sent > 1 ? 0 : -ENOENT);
+}
+
+static void drop_answer(struct vk_flight *f, const redisReply *reply)
+{
+	if (common(f, reply))
+		return;
+	if (reply->type != REDIS_REPLY_INTEGER)
+		nonsense(f);
+	else
+		vk_item_finish(f->conn->node->vk, f->item, 0);
 }
 
 /* Puts and the replicas that are to have them. */
@@ -271,18 +289,21 @@ static void asking_answer(struct vk_flight *f, const redisReply *reply)
 
 static bool send_item(struct vk_conn *c, struct vk_item *item)
 {
-	static const char *const command[] = { "GET", "SET", "UNLINK" };
-	static void (*const answer[])(struct vk_flight *, const redisReply *) = { get_answer, put_answer, delete_answer };
+	static const struct {
+		const char *name;
+		int argc;
+		void (*answer)(struct vk_flight *, const redisReply *);
+	} commands[] = { { "HGET", 3, get_answer }, { "HSET", 4, put_answer }, { "HDEL", 3, delete_answer }, { "UNLINK", 2, drop_answer } };
 	const struct cis_store_req *req = item->item.req;
-	const char *argv[] = { command[req->op], item->item.key, req->buf };
-	size_t len[] = { strlen(command[req->op]), item->item.key_len, req->len };
+	const char *argv[] = { commands[req->op].name, item->item.key, item->field, req->buf };
+	size_t len[] = { strlen(argv[0]), item->item.key_len, item->field_len, req->len };
 
 	if (item->missed && c->node->vk->mode == VK_SINGLE)
 		vk_conn_info(c); /* its answer comes first */
 	if (item->asked && !VK_SEND(c, asking_answer, "ASKING"))
 		return false;
 	cis_remote_place(&c->node->vk->remote, &item->item, NULL);
-	if (!vk_conn_send(c, item, answer[req->op], req->op == CIS_STORE_PUT ? 3 : 2, argv, len)) {
+	if (!vk_conn_send(c, item, commands[req->op].answer, commands[req->op].argc, argv, len)) {
 		vk_item_again(c->node->vk, item);
 		return false;
 	}

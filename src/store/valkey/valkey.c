@@ -88,6 +88,7 @@ static const struct cis_store_ops vk_ops = {
 	.wait = cis_remote_wait,
 	.cancel = cis_remote_cancel,
 	.close = vk_close,
+	.drops = VK_HASHES,
 };
 
 static const struct cis_remote_kind vk_kind = {

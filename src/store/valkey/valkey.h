@@ -45,6 +45,12 @@ struct vk_doubt {
 	struct vk_node *node;
 };
 
+/*
+ * Pages lie in hashes, those whose numbers differ in the low 6 bits alone in the same one: so a namespace has a known number of keys, all of
+ * which can be dropped when its guest ends, whatever engines that were killed have left there.
+ */
+#define VK_HASHES 4096u
+
 /** struct vk_item - a request on its way; see the drawing */
 struct vk_item {
 	struct cis_remote_item item;
@@ -52,6 +58,8 @@ struct vk_item {
 	struct vk_node *asked; /* by ASK: for the next time that it is sent */
 	uint64_t retry_ns;     /* waits until then */
 	struct vk_doubt doubt; /* waits until it is settled */
+	unsigned field_len;
+	char field[17];
 	unsigned sent, tries; /* times; answers that have put it off */
 	uint16_t slot;
 	bool missed; /* was said not to be there */
