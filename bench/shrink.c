@@ -70,7 +70,7 @@ static void limit(uint64_t pages)
 	struct cis_reclaim_opts opts = { .budget_pages = pages, .stash_bytes = UINT64_MAX, .codec = CIS_CODEC_LZ4, .prefetch = true };
 	struct cis_error err;
 
-	if (cis_seat_reclaim(b_.guest.seat, &opts, &err))
+	if (cis_seat_reclaim(b_.guest.seat, &opts, "", &err))
 		bench_die("budget", err.text);
 }
 

@@ -12,6 +12,8 @@
  */
 #define CIS_BUDGET_LEAST ((uint64_t)1 << 20)
 
+#define CIS_BUDGET_PAGES_MAX 511u /* characters of a store's name */
+
 /**
  * struct cis_budget - of one guest; UINT64_MAX: no limit
  * @max_bytes:    it never has more
@@ -19,11 +21,14 @@
  * @min_bytes:    it is never held to less: neither limit goes below
  * @stash_bytes:  that what was reclaimed of it may take
  * @parked:       it is held to @min_bytes, whatever the others say, until it is not any more
+ * @keep_bytes:   with a store of pages, what of that stays in memory; UINT64_MAX: as cis_budget_opts() finds best
+ * @pages:        that store's name, or ""
  */
 struct cis_budget {
-	uint64_t max_bytes, target_bytes, min_bytes, stash_bytes;
+	uint64_t max_bytes, target_bytes, min_bytes, stash_bytes, keep_bytes;
 	enum cis_codec codec;
-	bool sync, parked;
+	bool sync, prefetch, parked;
+	char pages[CIS_BUDGET_PAGES_MAX + 1];
 };
 
 extern const struct cis_budget cis_budget_none;
@@ -41,7 +46,7 @@ json_t *cis_budget_json(const struct cis_budget *b);
 /** cis_budget_limit() - bytes that it may have now. */
 uint64_t cis_budget_limit(const struct cis_budget *b);
 
-/** cis_budget_opts() - the same for its pager. */
+/** cis_budget_opts() - the same for its pager, but for store and namespace. */
 struct cis_reclaim_opts cis_budget_opts(const struct cis_budget *b);
 
 #endif

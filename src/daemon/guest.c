@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
@@ -13,6 +14,7 @@
 #include "daemon/events.h"
 #include "daemon/guest_int.h"
 #include "daemon/ledger.h"
+#include "daemon/log.h"
 #include "daemon/request.h"
 #include "image/trace.h"
 #include "os/memfd.h"
@@ -234,6 +236,10 @@ static struct cis_guest *make(struct cis_engine *e, const char *id, const struct
 	g->record = opts->record;
 	g->budget = opts->budget;
 	g->pinned = opts->pinned;
+	if (opts->ns)
+		memcpy(g->ns, opts->ns, sizeof(g->ns));
+	else if (getrandom(g->ns, sizeof(g->ns), 0) != sizeof(g->ns))
+		cis_give_up("no random numbers: %s", strerror(errno));
 	if (!g->image_path || !g->socket || !g->kind || !g->store) {
 		free_guest(g);
 		return NULL;
@@ -255,7 +261,8 @@ static int make_of_note(struct cis_engine *e, const struct cis_guest_note *note,
 	bool own_store = strcmp(note->store, e->config->store_layers) != 0;
 	struct cis_guest_opts opts = { .image = note->image_path, .socket = note->socket, .kind = note->kind,
 				       .store = own_store ? note->store : NULL, .policy = note->policy, .fill = note->fill,
-				       .record = note->record, .budget = note->budget, .pinned = note->pinned };
+				       .record = note->record, .budget = note->budget, .pinned = note->pinned,
+				       .ns = note->has_ns ? note->ns : NULL };
 	struct cis_guest *g = make(e, note->id, &opts, note->serial);
 	int rc = g ? open_layers(g, &opts, err) : cis_fail(err, ENOMEM, "out of memory for guest %s", note->id);
 
@@ -479,12 +486,20 @@ uint64_t cis_guest_resident(const struct cis_guest *g)
 	return (n[CIS_PAGE_RESIDENT] + n[CIS_PAGE_CLEAN]) << g->page_shift;
 }
 
-uint64_t cis_guest_outside(const struct cis_guest *g)
+uint64_t cis_guest_stashed(const struct cis_guest *g)
 {
 	uint64_t n[CIS_PAGE_STATES];
 
 	cis_guest_pages(g, n);
-	return (n[CIS_PAGE_STASHED] + n[CIS_PAGE_INFLIGHT] + n[CIS_PAGE_FAR]) << g->page_shift;
+	return (n[CIS_PAGE_STASHED] + n[CIS_PAGE_INFLIGHT]) << g->page_shift;
+}
+
+uint64_t cis_guest_far(const struct cis_guest *g)
+{
+	uint64_t n[CIS_PAGE_STATES];
+
+	cis_guest_pages(g, n);
+	return n[CIS_PAGE_FAR] << g->page_shift;
 }
 
 /*

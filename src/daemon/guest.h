@@ -35,6 +35,7 @@ struct cis_guest_opts {
 	bool record;
 	struct cis_budget budget;
 	bool pinned; /* its pages must stay where they are: it has no budget */
+	const uint64_t *ns; /* NULL: a new one */
 	uint32_t uid, gid; /* UINT32_MAX: the daemon's */
 };
 
@@ -64,6 +65,7 @@ struct cis_guest {
 	bool record;
 	struct cis_budget budget;
 	bool pinned;
+	uint64_t ns[2]; /* its namespace in stores of pages */
 	char error[sizeof(((struct cis_error *)0)->text)];
 
 	/* the connection */
@@ -145,9 +147,10 @@ json_t *cis_guest_render(struct cis_guest *g);
 /** cis_guest_pages() - pages by state; @ret has CIS_PAGE_STATES entries. */
 void cis_guest_pages(const struct cis_guest *g, uint64_t *ret);
 
-/** cis_guest_resident(), cis_guest_outside() - bytes of its memory that are there; that were reclaimed and have content. */
+/** cis_guest_resident(), cis_guest_stashed(), cis_guest_far() - bytes of its memory that are there; that were reclaimed and are in its stash; in a store. */
 uint64_t cis_guest_resident(const struct cis_guest *g);
-uint64_t cis_guest_outside(const struct cis_guest *g);
+uint64_t cis_guest_stashed(const struct cis_guest *g);
+uint64_t cis_guest_far(const struct cis_guest *g);
 
 void cis_guest_watch(struct cis_guest *g, struct cis_guest_watch *watch);
 void cis_guest_unwatch(struct cis_guest *g, struct cis_guest_watch *watch);

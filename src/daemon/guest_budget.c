@@ -1,5 +1,6 @@
 /* A guest's budget: whether it can have one, and how it changes while the guest runs. */
 #include <errno.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "daemon/guest_int.h"
@@ -21,7 +22,13 @@ struct cis_reclaim_opts cis_guest_reclaim_opts(const struct cis_guest *g)
 
 	if (g->draining)
 		opts.budget_pages = UINT64_MAX;
+	memcpy(opts.ns, g->ns, sizeof(opts.ns));
 	return opts;
+}
+
+bool cis_guest_may_be_away(const struct cis_guest *g)
+{
+	return cis_guest_is_limited(g) || (*g->budget.pages && g->state_map.stash && cis_guest_may_be_reclaimed(g));
 }
 
 /* Why nothing of its memory can be reclaimed; NULL: it can, or nobody has connected yet. */
@@ -62,34 +69,43 @@ static int check_running(const struct cis_guest *g, struct cis_error *err)
 }
 
 /* Tell its pager, if it has to know. */
-static int apply(struct cis_guest *g, bool was_limited, struct cis_error *err)
+static int apply(struct cis_guest *g, bool had, struct cis_error *err)
 {
 	struct cis_reclaim_opts opts = cis_guest_reclaim_opts(g);
 
-	return was_limited || cis_guest_is_limited(g) ? cis_seat_reclaim(g->seat, &opts, err) : 0;
+	return had || cis_guest_may_be_away(g) ? cis_seat_reclaim(g->seat, &opts, g->budget.pages, err) : 0;
+}
+
+static void take(struct cis_guest *g, const struct cis_budget *budget, bool pinned)
+{
+	g->budget = *budget;
+	g->pinned = pinned;
 }
 
 int cis_guest_change_budget(struct cis_guest *g, const struct cis_budget *budget, bool pinned, struct cis_error *err)
 {
 	struct cis_budget was = g->budget;
-	bool was_pinned = g->pinned, was_limited = cis_guest_is_limited(g);
+	bool was_pinned = g->pinned, had = cis_guest_may_be_away(g);
 	int rc = check_running(g, err);
 
 	if (rc)
 		return rc;
-	g->budget = *budget;
-	g->pinned = pinned;
+	take(g, budget, pinned);
 	rc = cis_guest_check_budget(g, err);
-	if (!rc)
-		rc = apply(g, was_limited, err);
-	if (rc) {
-		g->budget = was;
-		g->pinned = was_pinned;
-		return rc;
+	if (!rc) {
+		cis_guest_note_changed(g); /* before a page goes where an engine that follows would not look */
+		rc = apply(g, had, err);
+		if (rc) {
+			take(g, &was, was_pinned);
+			cis_guest_note_changed(g);
+		}
+	} else {
+		take(g, &was, was_pinned);
 	}
+	if (rc)
+		return rc;
 	if (cis_guest_is_limited(g))
 		cis_guest_depends(g);
-	cis_guest_note_changed(g);
 	return 0;
 }
 

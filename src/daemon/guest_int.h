@@ -50,6 +50,9 @@ void cis_guest_forget(struct cis_guest *g);
 /** cis_guest_check_budget() - if it has one, can its memory be reclaimed, as far as that is known?  Return: 0 or -EINVAL. */
 int cis_guest_check_budget(const struct cis_guest *g, struct cis_error *err);
 
+/** cis_guest_may_be_away() - is there a budget, or a store that has pages of it from when there was one? */
+bool cis_guest_may_be_away(const struct cis_guest *g);
+
 /** cis_guest_reclaim_opts() - for its pager, as it is now. */
 struct cis_reclaim_opts cis_guest_reclaim_opts(const struct cis_guest *g);
 
@@ -60,6 +63,9 @@ void cis_guest_drains(struct cis_guest *g, bool yes);
 
 /** cis_guest_open_image() - its image, the same one as ever.  Return: as cis_image_open(), -ESTALE (another one). */
 int cis_guest_open_image(struct cis_guest *g, struct cis_error *err);
+
+/** cis_guest_may_be_reclaimed() - can its memory be read and punched by us while its monitor has it mapped?  A budget may come at any time. */
+bool cis_guest_may_be_reclaimed(const struct cis_guest *g);
 
 /** cis_guest_accept() - look at its complete handshake.  Return: 0, -EPROTO, ... */
 int cis_guest_accept(struct cis_guest *g, struct cis_error *err);

@@ -83,6 +83,8 @@ static void take_note(struct cis_guest *g, const struct cis_guest_note *n)
 	g->stalled = n->stalled;
 	g->budget = n->budget;
 	g->pinned = n->pinned;
+	if (n->has_ns)
+		memcpy(g->ns, n->ns, sizeof(g->ns));
 	if (n->state > g->state)
 		g->state = n->state;
 }
@@ -174,10 +176,23 @@ static void serve(struct cis_guest *g)
 		cis_guest_begin(g);
 }
 
+/* Its monitor ended while nobody served it: what a store has of it would stay there for ever. */
+static void seat_to_forget(struct cis_guest *g)
+{
+	struct cis_error err;
+
+	if (!*g->budget.pages || g->seat || g->conn->state_fd < 0 || !g->conn->complete)
+		return;
+	if (cis_guest_open(g, &err) || cis_guest_seat(g, &err))
+		cis_log(CIS_LOG_WARN, "guest=%s its pages stay in its store: %s", g->id, err.text);
+}
+
 static void exited(struct cis_guest *g)
 {
 	struct cis_error err;
 
+	if (g->adopted)
+		seat_to_forget(g);
 	if (g->accepted || g->adopted) { /* it was the guest, however short it lived */
 		cis_guest_end(g, NULL);
 		return;

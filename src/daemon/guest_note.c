@@ -12,16 +12,17 @@
 char *cis_guest_note_text(const struct cis_guest *g)
 {
 	const struct cis_conn *c = g->conn;
-	char image_id[2 * CIS_IMAGE_ID_BYTES + 1], *text;
+	char image_id[2 * CIS_IMAGE_ID_BYTES + 1], ns[2 * sizeof(g->ns) + 1], *text;
 	json_t *j;
 
 	cis_hex_print(g->image_id, sizeof(g->image_id), image_id);
-	j = json_pack("{s:i, s:s, s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:b, s:I, s:I, s:o, s:b}", "version", VERSION,
+	cis_hex_print((const uint8_t *)g->ns, sizeof(g->ns), ns);
+	j = json_pack("{s:i, s:s, s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:b, s:I, s:I, s:o, s:b, s:s}", "version", VERSION,
 		      "id", g->id, "serial", (json_int_t)g->serial, "image", g->image_path, "image_id", image_id,
 		      "socket", g->socket, "kind", g->kind, "store", g->store, "state", cis_guest_state_name(g->state), "policy",
 		      cis_policy_name(g->policy), "fill", cis_fill_name(g->fill), "record", g->record, "acked", g->acked,
 		      "in_place", g->in_place, "stalled", g->stalled, "stream_bytes", c ? (json_int_t)c->taken : (json_int_t)0, "fds",
-		      c ? (json_int_t)c->nr_fds : (json_int_t)0, "budget", cis_budget_json(&g->budget), "pinned", g->pinned);
+		      c ? (json_int_t)c->nr_fds : (json_int_t)0, "budget", cis_budget_json(&g->budget), "pinned", g->pinned, "namespace", ns);
 	text = j ? json_dumps(j, JSON_COMPACT) : NULL;
 	json_decref(j);
 	return text;
@@ -129,6 +130,15 @@ static int get_budget(const json_t *j, struct cis_guest_note *n, struct cis_erro
 	return budget && cis_budget_read(&n->budget, budget, err) ? cis_fail_prefix(err, EBADMSG, "note: 'budget'") : 0;
 }
 
+static int get_namespace(const json_t *j, struct cis_guest_note *n, struct cis_error *err)
+{
+	const json_t *v = json_object_get(j, "namespace");
+	const char *text = json_string_value(v);
+
+	n->has_ns = v != NULL;
+	return v && (!text || cis_hex_parse(text, (uint8_t *)n->ns, sizeof(n->ns))) ? missing("namespace", err) : 0;
+}
+
 static int get_all(const json_t *j, struct cis_guest_note *n, struct cis_error *err)
 {
 	uint64_t version = 0;
@@ -142,7 +152,8 @@ static int get_all(const json_t *j, struct cis_guest_note *n, struct cis_error *
 	    (rc = get_number(j, "serial", INT64_MAX, &n->serial, err)) ||
 	    (rc = get_bool(j, "record", &n->record, err)) || (rc = get_bool(j, "acked", &n->acked, err)) ||
 	    (rc = get_bool(j, "in_place", &n->in_place, err)) || (rc = get_bool(j, "stalled", &n->stalled, err)) ||
-	    (rc = get_number(j, "stream_bytes", CIS_HANDSHAKE_BYTES_MAX, &n->stream_bytes, err)) || (rc = get_budget(j, n, err)))
+	    (rc = get_number(j, "stream_bytes", CIS_HANDSHAKE_BYTES_MAX, &n->stream_bytes, err)) || (rc = get_budget(j, n, err)) ||
+	    (rc = get_namespace(j, n, err)))
 		return rc;
 	return get_number(j, "fds", CIS_WIRE_FDS_MAX, &n->nr_fds, err);
 }

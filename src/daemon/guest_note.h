@@ -13,7 +13,7 @@
 /**
  * struct cis_guest_note - as read; strings are its own
  * @stream_bytes, @nr_fds: of its stream, that its handshake had; 0 in the note of a listener
- * @budget, @pinned: not in those of engines that did not know them
+ * @budget, @pinned, @ns: not in those of engines that did not know them
  * @in_place: its memfd is filled in place (see cis_region.alias): decided once
  */
 struct cis_guest_note {
@@ -26,6 +26,8 @@ struct cis_guest_note {
 	enum cis_fill fill;
 	bool record, acked, in_place, stalled, pinned;
 	struct cis_budget budget;
+	bool has_ns;
+	uint64_t ns[2];
 	uint64_t stream_bytes, nr_fds;
 };
 

@@ -125,8 +125,7 @@ static int map_state(struct cis_guest *g, struct cis_error *err)
 	return 0;
 }
 
-/* What may be read and punched by us while its monitor has it mapped; a budget may come at any time. */
-static bool may_be_reclaimed(const struct cis_guest *g)
+bool cis_guest_may_be_reclaimed(const struct cis_guest *g)
 {
 	return g->memory.kind == CIS_KIND_SHARED && g->page_shift == 12 && !g->memory.can_shrink;
 }
@@ -137,7 +136,7 @@ static int map_memory(struct cis_guest *g, struct cis_error *err)
 	struct stat st;
 	int rc;
 
-	if ((!g->in_place && !may_be_reclaimed(g)) || g->map)
+	if ((!g->in_place && !cis_guest_may_be_reclaimed(g)) || g->map)
 		return 0;
 	if (g->memory.memfd < 0)
 		return cis_fail(err, EBADF, "memfd: is not there");
@@ -166,7 +165,7 @@ static int make_regions(struct cis_guest *g, struct cis_error *err)
 		g->regions[i] = (struct cis_region){
 			.hva = r->hva, .bytes = r->bytes, .offset = r->image_offset,
 			.kind = g->memory.kind, .huge = r->page_bytes > 4096,
-			.alias = g->in_place ? at : NULL, .view = may_be_reclaimed(g) ? at : NULL,
+			.alias = g->in_place ? at : NULL, .view = cis_guest_may_be_reclaimed(g) ? at : NULL,
 		};
 	}
 	return 0;
@@ -285,11 +284,18 @@ static void page_failed(struct cis_guest *g, const struct cis_notice *n)
 
 static void store_trouble(struct cis_guest *g, const struct cis_notice *n)
 {
-	if (n->fill)
-		cis_log(CIS_LOG_WARN, "guest=%s %s, the fill pauses and tries again", g->id, n->err.text);
-	else
+	switch (n->what) {
+	case CIS_TROUBLE_FAULT:
 		cis_log(CIS_LOG_WARN, "guest=%s %s, trying again for up to %u ms", g->id, n->err.text,
 			g->engine->config->store_deadline_ms);
+		break;
+	case CIS_TROUBLE_FILL:
+		cis_log(CIS_LOG_WARN, "guest=%s %s, the fill pauses and tries again", g->id, n->err.text);
+		break;
+	case CIS_TROUBLE_PUT:
+		cis_log(CIS_LOG_WARN, "guest=%s %s, pages wait in its stash and are tried again", g->id, n->err.text);
+		break;
+	}
 }
 
 static void recovered(struct cis_guest *g)
@@ -299,11 +305,23 @@ static void recovered(struct cis_guest *g)
 	*g->error = 0;
 }
 
-static void left(struct cis_guest *g)
+/* The namespace names it there; nobody is going to ask for it. */
+static void tell_litter(const struct cis_guest *g, const struct cis_error *err)
+{
+	char store[CIS_BUDGET_PAGES_MAX + 1];
+
+	cis_pages_show(g->budget.pages, store, sizeof(store));
+	cis_log(CIS_LOG_WARN, "guest=%s its pages stay in %s, namespace %016llx%016llx: %s", g->id, store, (unsigned long long)g->ns[0],
+		(unsigned long long)g->ns[1], err->text);
+}
+
+static void left(struct cis_guest *g, const struct cis_error *err)
 {
 	struct cis_engine *e = g->engine;
 	bool was_paused = g->paused;
 
+	if (err->code)
+		tell_litter(g, err);
 	cis_guest_pages(g, g->last_pages);
 	cis_guest_bury(g);
 	cis_handover_left(e, was_paused);
@@ -343,7 +361,7 @@ static void notice(void *arg)
 		cis_guest_end(g, NULL);
 		break;
 	case CIS_NOTICE_LEFT:
-		left(g);
+		left(g, &n->err);
 		break;
 	case CIS_NOTICE_PAUSED:
 		cis_handover_paused(g);
@@ -420,12 +438,16 @@ int cis_guest_seat(struct cis_guest *g, struct cis_error *err)
 		},
 		.uffd = g->memory.uffd, .layers = g->layers, .fault_rate = e->config->fault_rate,
 		.fault_burst = e->config->fault_burst, .fill = g->fill, .detach = e->config->detach, .record = g->record,
-		.reclaim = cis_guest_is_limited(g) ? &reclaim : NULL, .notice = notice, .ctx = g,
+		.pages = g->budget.pages, .notice = notice, .ctx = g,
 	};
 	int rc = g->seat ? 0 : check_state(g, &opts.pager.adopt, err);
 
 	if (rc || g->seat)
 		return rc;
+	if (g->conn->exited) /* its pages are only to be forgotten */
+		reclaim.budget_pages = UINT64_MAX;
+	if (cis_guest_may_be_away(g))
+		opts.reclaim = &reclaim;
 	lock_state(g, &g->state_map);
 	opts.pager.state = g->state_map;
 	return cis_seat_create(cis_engine_shard(e), &opts, &g->seat, err);

@@ -55,9 +55,9 @@ static const char *const engine_allowed[] = {
 	"readlinkat", "readv", "rename", "renameat", "renameat2", "rmdir", "stat", "statfs", "statx", "unlink", "unlinkat",
 	"write", "writev", "umask", "chmod", "fchmod", "fchmodat",
 	"io_uring_enter", "io_uring_register", "io_uring_setup",
-	/* the wire to the keeper, the control interface */
-	"accept", "accept4", "getpeername", "getsockname", "getsockopt", "listen", "recvfrom", "recvmmsg", "recvmsg",
-	"sendmmsg", "sendmsg", "sendto", "setsockopt", "shutdown", "socketpair",
+	/* the wire to the keeper, the control interface, stores of pages */
+	"accept", "accept4", "bind", "connect", "getpeername", "getsockname", "getsockopt", "listen", "recvfrom", "recvmmsg", "recvmsg",
+	"sendmmsg", "sendmsg", "sendto", "setsockopt", "shutdown", "socket", "socketpair",
 	/* waiting */
 	"clock_getres", "clock_gettime", "clock_nanosleep", "epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_pwait2",
 	"epoll_wait", "eventfd2", "futex", "futex_waitv", "gettimeofday", "nanosleep", "pipe2", "poll", "ppoll",

@@ -24,6 +24,7 @@ static const struct counter counters[] = {
 	{ "cistern_faults_total", "class=\"removed\"", NULL, AT(faults_removed) },
 	{ "cistern_faults_total", "class=\"resident\"", NULL, AT(faults_resident) },
 	{ "cistern_faults_total", "class=\"stashed\"", NULL, AT(faults_stashed) },
+	{ "cistern_faults_total", "class=\"far\"", NULL, AT(faults_far) },
 	{ "cistern_faults_total", "class=\"written\"", NULL, AT(faults_written) },
 	{ "cistern_faults_deferred_total", NULL, "Faults that had to wait for a change of the address space, a job or a read",
 	  AT(faults_deferred) },
@@ -37,9 +38,12 @@ static const struct counter counters[] = {
 	{ "cistern_remove_events_total", NULL, "REMOVE events", AT(removes) },
 	{ "cistern_reads_total", "tier=\"file\"", "Reads of chunks, by tier", AT(reads) },
 	{ "cistern_read_bytes_total", "tier=\"file\"", "Stored bytes read, by tier", AT(bytes_read) },
-	{ "cistern_store_errors_total", "kind=\"read\"", "Reads that failed, took too long or gave wrong bytes, by kind", AT(errors_read) },
+	{ "cistern_store_errors_total", "kind=\"read\"", "Reads that failed, took too long or gave wrong bytes, and requests to stores of pages that failed, by kind",
+	  AT(errors_read) },
 	{ "cistern_store_errors_total", "kind=\"timeout\"", NULL, AT(errors_timeout) },
 	{ "cistern_store_errors_total", "kind=\"damaged\"", NULL, AT(errors_damaged) },
+	{ "cistern_store_errors_total", "kind=\"get\"", NULL, AT(errors_get) },
+	{ "cistern_store_errors_total", "kind=\"put\"", NULL, AT(errors_put) },
 	{ "cistern_store_retries_total", NULL, "Reads for faults that were tried again", AT(retries) },
 	{ "cistern_failures_total", "outcome=\"poisoned\"", "Pages that could not be produced, by what was done", AT(poisoned) },
 	{ "cistern_failures_total", "outcome=\"killed\"", NULL, AT(killed) },
@@ -53,6 +57,12 @@ static const struct counter counters[] = {
 	{ "cistern_evictions_given_up_total", NULL, "Pages that were not reclaimed after all", AT(evictions_given_up) },
 	{ "cistern_prefetch_probes_total", NULL, "Pages that prefetch would have brought, left out to see whether they are asked for", AT(probes) },
 	{ "cistern_prefetch_probe_hits_total", NULL, "Of these, those that were", AT(probe_hits) },
+	{ "cistern_page_gets_total", NULL, "Pages that a store gave back", AT(gets) },
+	{ "cistern_page_puts_total", NULL, "Pages that a store took", AT(puts) },
+	{ "cistern_page_deletes_total", NULL, "Pages that a store forgot", AT(deletes) },
+	{ "cistern_page_bytes_total", "direction=\"got\"", "Bytes of them, encoded, by direction", AT(bytes_got) },
+	{ "cistern_page_bytes_total", "direction=\"put\"", NULL, AT(bytes_put) },
+	{ "cistern_steals_total", NULL, "Pages that came from the stash while they were being written to a store", AT(faults_stolen) },
 	{ "cistern_stash_full_total", NULL, "Times that reclaim stopped since the stash had no room", AT(stash_full) },
 	{ "cistern_install_again_total", NULL, "Installs that the kernel put off (EAGAIN)", AT(again) },
 };
@@ -68,7 +78,7 @@ static const struct {
 struct row {
 	const char *guest; /* NULL: all */
 	struct cis_seat_report rep;
-	uint64_t resident, stashed, budget; /* bytes; budget UINT64_MAX: none */
+	uint64_t resident, stashed, far, budget; /* bytes; budget UINT64_MAX: none */
 };
 
 static void add(struct cis_pager_stats *sum, const struct cis_pager_stats *s)
@@ -169,9 +179,10 @@ static void print_gauges(FILE *f, const struct row *rows, size_t n)
 	print_gauge(f, "cistern_resident_bytes", "Bytes of the guest's memory that are resident", rows, n, offsetof(struct row, resident));
 	print_gauge(f, "cistern_budget_bytes", "Bytes of its memory that may be resident; of guests that have a budget", rows, n,
 		    offsetof(struct row, budget));
-	print_gauge(f, "cistern_stashed_bytes", "Bytes of its memory that were reclaimed and have content", rows, n,
+	print_gauge(f, "cistern_stashed_bytes", "Bytes of its memory that were reclaimed and are in its stash", rows, n,
 		    offsetof(struct row, stashed));
 	print_gauge(f, "cistern_stash_bytes", "Memory that they take", rows, n, offsetof(struct row, rep.stash_bytes));
+	print_gauge(f, "cistern_far_bytes", "Bytes of its memory that are in a store", rows, n, offsetof(struct row, far));
 	print_gauge(f, "cistern_guest_engine_bytes", "Memory of the engine for the guest, beside state words and image", rows, n,
 		    offsetof(struct row, rep.memory_bytes));
 }
@@ -205,7 +216,8 @@ static void measure(struct row *row, const struct cis_guest *g)
 		return;
 	}
 	row->resident = cis_guest_resident(g);
-	row->stashed = cis_guest_outside(g);
+	row->stashed = cis_guest_stashed(g);
+	row->far = cis_guest_far(g);
 	row->budget = cis_guest_limit(g);
 }
 
@@ -234,6 +246,7 @@ static size_t collect(struct cis_engine *e, struct row *rows)
 		rows[0].rep.stash_bytes += rows[n].rep.stash_bytes;
 		rows[0].resident += rows[n].resident;
 		rows[0].stashed += rows[n].stashed;
+		rows[0].far += rows[n].far;
 		rows[0].budget += rows[n].budget != UINT64_MAX ? rows[n].budget : 0;
 		n++;
 	}

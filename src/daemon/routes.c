@@ -133,7 +133,8 @@ static bool get_word(struct cis_request *req, json_t *body, const char *key, int
 /* Changes what the body says. */
 static bool get_budget(struct cis_request *req, json_t *body, struct cis_budget *ret)
 {
-	static const char *const keys[] = { "max_bytes", "target_bytes", "min_bytes", "stash_bytes", "codec", "reclaim", "parked", NULL };
+	static const char *const keys[] = { "max_bytes", "target_bytes", "min_bytes", "stash_bytes", "keep_bytes", "pages", "prefetch", "codec",
+					    "reclaim", "parked", NULL };
 	json_t *j = json_object_get(body, "budget");
 	struct cis_error err;
 

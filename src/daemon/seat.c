@@ -12,7 +12,7 @@
 
 #define JOBS_BESIDE 2u /* fill jobs out for a guest beside those that workers run: they never wait for the shard */
 
-static void notify(struct cis_seat *seat, const struct cis_notice *what)
+void cis_seat_notify(struct cis_seat *seat, const struct cis_notice *what)
 {
 	struct cis_notice *n = malloc(sizeof(*n));
 
@@ -27,22 +27,22 @@ static void notify(struct cis_seat *seat, const struct cis_notice *what)
 
 static void page_failed(void *ctx, uint64_t pgno, enum cis_outcome outcome, const struct cis_error *err)
 {
-	notify(ctx, &(struct cis_notice){ .type = CIS_NOTICE_FAILED, .pgno = pgno, .outcome = outcome, .err = *err });
+	cis_seat_notify(ctx, &(struct cis_notice){ .type = CIS_NOTICE_FAILED, .pgno = pgno, .outcome = outcome, .err = *err });
 }
 
-static void store_trouble(void *ctx, bool fill, const struct cis_error *err)
+static void store_trouble(void *ctx, enum cis_trouble what, const struct cis_error *err)
 {
-	notify(ctx, &(struct cis_notice){ .type = CIS_NOTICE_TROUBLE, .fill = fill, .err = *err });
+	cis_seat_notify(ctx, &(struct cis_notice){ .type = CIS_NOTICE_TROUBLE, .what = what, .err = *err });
 }
 
 static void recovered(void *ctx)
 {
-	notify(ctx, &(struct cis_notice){ .type = CIS_NOTICE_RECOVERED });
+	cis_seat_notify(ctx, &(struct cis_notice){ .type = CIS_NOTICE_RECOVERED });
 }
 
 static void guest_gone(void *ctx)
 {
-	notify(ctx, &(struct cis_notice){ .type = CIS_NOTICE_GONE });
+	cis_seat_notify(ctx, &(struct cis_notice){ .type = CIS_NOTICE_GONE });
 }
 
 /*
@@ -88,9 +88,11 @@ void cis_seat_event(struct cis_seat *seat, uint32_t events)
 	cis_seat_ready(seat);
 }
 
-void cis_seat_due(struct cis_seat *seat)
+void cis_seat_due(struct cis_seat *seat, uint64_t now)
 {
-	if (seat->held_ns) {
+	if (seat->pages_ns && seat->pages_ns <= now)
+		cis_seat_open_pages(seat);
+	if (seat->held_ns && seat->held_ns <= now) {
 		seat->held_ns = 0;
 		hear(seat, true);
 	}
@@ -206,7 +208,7 @@ static void tell_filled(struct cis_seat *seat)
 	__atomic_store_n(&seat->told, level, __ATOMIC_RELEASE);
 	if (level == CIS_FILL_ALL && seat->detach)
 		cis_pager_detach(seat->pager);
-	notify(seat, &(struct cis_notice){ .type = CIS_NOTICE_FILLED, .level = level });
+	cis_seat_notify(seat, &(struct cis_notice){ .type = CIS_NOTICE_FILLED, .level = level });
 }
 
 /* Deadlines. */
@@ -225,7 +227,9 @@ static void untime(struct cis_seat *seat)
 
 uint64_t cis_seat_deadline(const struct cis_seat *seat)
 {
-	return seat->held_ns ? seat->held_ns : cis_pager_deadline(seat->pager);
+	uint64_t at = seat->held_ns ? seat->held_ns : cis_pager_deadline(seat->pager);
+
+	return seat->pages_ns && seat->pages_ns < at ? seat->pages_ns : at;
 }
 
 static void retime(struct cis_seat *seat)
@@ -245,15 +249,17 @@ static void retime(struct cis_seat *seat)
 
 static void leave_now(struct cis_seat *seat)
 {
-	if (!cis_pager_quiesce(seat->pager))
-		return; /* a job or a read is still out, and comes back here */
+	struct cis_error err = { 0 };
+
+	if (!cis_pager_quiesce(seat->pager) || !cis_seat_forget_pages(seat, &err))
+		return; /* a job, a read or a delete is still out, and comes back here */
 	untime(seat);
 	cis_turn_drop(&seat->shard->turns, &seat->turn);
 	if (seat->told == CIS_FILL_ALL)
 		cis_pager_detach(seat->pager); /* its monitor may hold the userfaultfd and run on, with nobody to answer */
 	seat->leaving = false;
 	unseat(seat);
-	notify(seat, &(struct cis_notice){ .type = CIS_NOTICE_LEFT });
+	cis_seat_notify(seat, &(struct cis_notice){ .type = CIS_NOTICE_LEFT, .err = err });
 }
 
 static void pause_now(struct cis_seat *seat)
@@ -261,7 +267,8 @@ static void pause_now(struct cis_seat *seat)
 	if (seat->paused || !cis_pager_pause(seat->pager))
 		return; /* or a job or a read is still out, and comes back here */
 	seat->paused = true;
-	notify(seat, &(struct cis_notice){ .type = CIS_NOTICE_PAUSED });
+	cis_seat_part_pages(seat); /* another engine may have to lock what it wrote to */
+	cis_seat_notify(seat, &(struct cis_notice){ .type = CIS_NOTICE_PAUSED });
 }
 
 /* After anything that moved the pager. */
@@ -329,6 +336,14 @@ static int record(struct cis_seat *seat, struct cis_error *err)
 	return rc && rc != -EALREADY ? cis_fail(err, -rc, "its first touches cannot be recorded: %s", strerror(-rc)) : 0;
 }
 
+static int reclaim_of(struct cis_seat *seat, const struct cis_seat_opts *opts, struct cis_error *err)
+{
+	seat->reclaim = *opts->reclaim;
+	if (opts->pages && *opts->pages && !(seat->pages = strdup(opts->pages)))
+		return cis_fail(err, ENOMEM, "out of memory for a guest");
+	return cis_pager_reclaim(seat->pager, &seat->reclaim, err);
+}
+
 int cis_seat_create(struct cis_shard *shard, const struct cis_seat_opts *opts, struct cis_seat **ret,
 		    struct cis_error *err)
 {
@@ -363,7 +378,7 @@ int cis_seat_create(struct cis_shard *shard, const struct cis_seat_opts *opts, s
 	atomic_fetch_add(&shard->seats, 1);
 	rc = cis_pager_create(&pager, &seat->pager, err);
 	if (!rc && opts->reclaim)
-		rc = cis_pager_reclaim(seat->pager, opts->reclaim, err);
+		rc = reclaim_of(seat, opts, err);
 	if (!rc && opts->record)
 		rc = record(seat, err);
 	if (rc)
@@ -380,6 +395,7 @@ static void sit(void *arg)
 	if (seat->adopted)
 		cis_pager_wake_all(seat->pager);
 	hear(seat, true);
+	cis_seat_open_pages(seat);
 	cis_pager_fill(seat->pager, seat->fill);
 	cis_seat_serve(seat);
 }
@@ -414,6 +430,7 @@ void cis_seat_fill(struct cis_seat *seat, enum cis_fill level)
 struct reclaim {
 	struct cis_seat *seat;
 	const struct cis_reclaim_opts *opts;
+	const char *pages;
 	struct cis_error *err;
 	int rc;
 };
@@ -422,13 +439,13 @@ static void reclaim(void *arg)
 {
 	struct reclaim *r = arg;
 
-	r->rc = cis_pager_reclaim(r->seat->pager, r->opts, r->err);
+	r->rc = cis_seat_change_pages(r->seat, r->opts, r->pages, r->err);
 	settle(r->seat);
 }
 
-int cis_seat_reclaim(struct cis_seat *seat, const struct cis_reclaim_opts *opts, struct cis_error *err)
+int cis_seat_reclaim(struct cis_seat *seat, const struct cis_reclaim_opts *opts, const char *pages, struct cis_error *err)
 {
-	struct reclaim r = { seat, opts, err, 0 };
+	struct reclaim r = { seat, opts, pages, err, 0 };
 
 	cis_mailbox_call(&seat->shard->box, reclaim, &r);
 	return r.rc;
@@ -478,6 +495,7 @@ static void resume(void *arg)
 	hear(seat, true);
 	seat->pausing = seat->paused = false;
 	cis_pager_resume(seat->pager);
+	cis_seat_open_pages(seat);
 	cis_seat_serve(seat);
 }
 
@@ -492,7 +510,9 @@ void cis_seat_destroy(struct cis_seat *seat)
 		return;
 	if (!seat->left)
 		unseat(seat);
+	assert(!seat->page_user.of);
 	cis_pager_destroy(seat->pager);
+	free(seat->pages);
 	free(seat);
 }
 

@@ -26,6 +26,13 @@ static int watch_store(struct cis_stores *stores, int fd)
 	return watch(shard, fd, stores);
 }
 
+static int watch_page_store(struct cis_page_stores *stores, int fd)
+{
+	struct cis_shard *shard = (struct cis_shard *)((char *)stores - offsetof(struct cis_shard, page_stores));
+
+	return watch(shard, fd, stores);
+}
+
 static void serve_round(struct cis_shard *shard)
 {
 	struct cis_turn *turn;
@@ -47,7 +54,7 @@ static void ready_due(struct cis_shard *shard)
 		next = seat->next_timed;
 		if (cis_seat_deadline(seat) > now)
 			continue;
-		cis_seat_due(seat);
+		cis_seat_due(seat, now);
 	}
 }
 
@@ -89,6 +96,8 @@ static void *shard_main(void *arg)
 				mail = true;
 			else if (ev[i].data.ptr == &shard->stores)
 				reap_stores(shard);
+			else if (ev[i].data.ptr == &shard->page_stores)
+				cis_page_stores_reap(&shard->page_stores);
 			else if (ev[i].data.ptr)
 				cis_seat_event(ev[i].data.ptr, ev[i].events);
 		}
@@ -113,6 +122,7 @@ int cis_shard_create(unsigned nr, struct cis_workers *workers, struct cis_mailbo
 	shard->control = control;
 	shard->awake = awake;
 	shard->stores.watch = watch_store;
+	shard->page_stores.watch = watch_page_store;
 	cis_turns_init(&shard->turns, cis_now_ns, NULL);
 	rc = cis_scratch_create(&shard->scratch);
 	if (rc)

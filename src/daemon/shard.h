@@ -31,10 +31,10 @@ unsigned cis_shard_seats(const struct cis_shard *shard);
 enum cis_notice_type {
 	CIS_NOTICE_FILLED, /* level says how far */
 	CIS_NOTICE_FAILED, /* a page cannot be produced; outcome says what comes of it, kill has to be done */
-	CIS_NOTICE_TROUBLE, /* a read has failed, and is tried again; fill: the fill pauses */
+	CIS_NOTICE_TROUBLE, /* something of a store has failed, and is tried again */
 	CIS_NOTICE_RECOVERED, /* all pages that somebody waited for have come */
 	CIS_NOTICE_GONE,   /* its address space is no more */
-	CIS_NOTICE_LEFT,   /* after cis_seat_leave(): the seat may be destroyed */
+	CIS_NOTICE_LEFT,   /* after cis_seat_leave(): the seat may be destroyed; err: why a store keeps pages of it, code 0: none does */
 	CIS_NOTICE_PAUSED, /* after cis_seat_pause(): nothing of it is in flight */
 };
 
@@ -45,7 +45,7 @@ struct cis_notice {
 	enum cis_fill level;
 	uint64_t pgno;
 	enum cis_outcome outcome;
-	bool fill;
+	enum cis_trouble what;
 	struct cis_error err;
 };
 
@@ -59,7 +59,8 @@ struct cis_notice {
  * @fill:   how far to fill
  * @detach: let the kernel serve the guest alone once it is filled wholly
  * @record: from the first touch on
- * @reclaim: its budget, or NULL
+ * @reclaim: its budget, or NULL; no handle of a store
+ * @pages:  name of the store that its pages may go to, or NULL; opened when it sits down, and tried again where that fails
  * @notice: called on the control thread, through its mailbox
  */
 struct cis_seat_opts {
@@ -70,6 +71,7 @@ struct cis_seat_opts {
 	enum cis_fill fill;
 	bool detach, record;
 	const struct cis_reclaim_opts *reclaim;
+	const char *pages;
 	void (*notice)(void *notice);
 	void *ctx;
 };
@@ -81,8 +83,13 @@ int cis_seat_create(struct cis_shard *shard, const struct cis_seat_opts *opts, s
 void cis_seat_sit(struct cis_seat *seat);
 /** cis_seat_fill() - further than it was asked to; wholly means that it is detached then. */
 void cis_seat_fill(struct cis_seat *seat, enum cis_fill fill);
-/** cis_seat_reclaim() - another budget; waits for the shard.  Return: as cis_pager_reclaim(). */
-int cis_seat_reclaim(struct cis_seat *seat, const struct cis_reclaim_opts *opts, struct cis_error *err);
+/**
+ * cis_seat_reclaim() - another budget; waits for the shard
+ * @pages: as in struct cis_seat_opts; another one than before only as long as none has pages of it
+ *
+ * Return: as cis_pager_reclaim(), -EBUSY (there are), -errno (it cannot be opened); nothing has changed then.
+ */
+int cis_seat_reclaim(struct cis_seat *seat, const struct cis_reclaim_opts *opts, const char *pages, struct cis_error *err);
 /** cis_seat_is_filled() - is it filled wholly now?  Notices of that may be late; only cis_seat_reclaim() makes it untrue again. */
 bool cis_seat_is_filled(const struct cis_seat *seat);
 /** cis_seat_leave() - serve no more; CIS_NOTICE_LEFT follows when nothing is in flight. */

@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 
+#include "daemon/page_stores.h"
 #include "daemon/shard.h"
 #include "daemon/stores.h"
 #include "daemon/turns.h"
@@ -17,6 +18,7 @@ struct cis_shard {
 	struct cis_workers *workers;
 	struct cis_scratch *scratch;
 	struct cis_stores stores;
+	struct cis_page_stores page_stores;
 	struct cis_store no_store; /* stands for one that cannot be opened, for this reason: */
 	int no_store_rc;
 	struct cis_seat *timed; /* those with a deadline */
@@ -38,9 +40,36 @@ struct cis_seat {
 	void (*notice)(void *notice);
 	void *ctx;
 	struct cis_seat *next_timed;
+
+	/* seat_pages.c */
+	struct cis_reclaim_opts reclaim;
+	char *pages; /* the name, or NULL */
+	struct cis_page_user page_user;
+	uint64_t pages_ns; /* when to try to open it again; 0: not to */
+	bool pages_told;   /* that it cannot be opened */
 };
 
 /* Of the shard's thread. */
+
+/** cis_seat_notify() - tell the control thread. */
+void cis_seat_notify(struct cis_seat *seat, const struct cis_notice *what);
+
+/** cis_seat_open_pages() - if it has a store of pages that is not open; trouble is told, and when to try again. */
+void cis_seat_open_pages(struct cis_seat *seat);
+
+/** cis_seat_part_pages() - nothing of it is in flight there. */
+void cis_seat_part_pages(struct cis_seat *seat);
+
+/** cis_seat_change_pages() - see cis_seat_reclaim(). */
+int cis_seat_change_pages(struct cis_seat *seat, const struct cis_reclaim_opts *opts, const char *pages, struct cis_error *err);
+
+/**
+ * cis_seat_forget_pages() - the guest has ended: delete what its store has of it, and part from that
+ * @err: code 0, or why it was left there
+ *
+ * Return: false: to be called again.
+ */
+bool cis_seat_forget_pages(struct cis_seat *seat, struct cis_error *err);
 
 /** cis_seat_ready() - there is something to do for it: it gets a turn. */
 void cis_seat_ready(struct cis_seat *seat);
@@ -55,6 +84,6 @@ void cis_seat_serve(struct cis_seat *seat);
 uint64_t cis_seat_deadline(const struct cis_seat *seat);
 
 /** cis_seat_due() - that time has come. */
-void cis_seat_due(struct cis_seat *seat);
+void cis_seat_due(struct cis_seat *seat, uint64_t now);
 
 #endif

@@ -9,7 +9,7 @@ bool cis_pager_can_detach(const struct cis_pager *p)
 	for (size_t i = 0; i < p->nr_regions; i++)
 		if (p->regions[i].kind == CIS_KIND_PRIVATE)
 			return false;
-	return p->reclaim.budget == UINT64_MAX && !cis_pager_remote(p);
+	return p->reclaim.budget == UINT64_MAX && !cis_pager_remote(p) && !cis_pager_far(p);
 }
 
 int cis_pager_detach(struct cis_pager *p)

@@ -78,7 +78,7 @@ static void trouble(struct cis_get *g, int code, const struct cis_error *err)
 		fail(g, err);
 		return;
 	}
-	cis_trouble_tell(p, false, err);
+	cis_trouble_tell(p, CIS_TROUBLE_FAULT, err);
 	p->stats->retries++;
 	g->retry_ns = p->now_ns + ((uint64_t)FIRST_RETRY_NS << (g->tries < 6 ? g->tries : 6));
 	g->tries++;
@@ -134,7 +134,9 @@ static void arrived(struct cis_get *g, int code)
 
 	if (code)
 		cis_fail(&err, -code, "page %llu: %s", (unsigned long long)g->pgno,
-			 code == -ENOENT ? "the store has lost it" : strerror(-code));
+			 code == -ENOENT     ? "the store has lost it"
+			 : code == -ENOTCONN ? "the store cannot be opened"
+					     : strerror(-code));
 	else
 		code = unpack(g, &err);
 	if (code) {
@@ -167,13 +169,16 @@ static void submit(struct cis_get *g)
 		.op = CIS_STORE_GET, .key = cis_page_key(p, g->pgno, cis_word_generation(g->word)), .loc = cis_word_cookie(g->word),
 		.buf = g->value, .len = sizeof(g->value), .deadline_ns = cis_read_deadline(p, p->now_ns), .done = got, .ctx = g,
 	};
-	cis_store_submit(p->reclaim.o.pages, &req, 1);
+	if (p->reclaim.o.pages)
+		cis_store_submit(p->reclaim.o.pages, &req, 1);
+	else
+		got(req, -ENOTCONN);
 }
 
 void cis_fault_far(struct cis_pager *p, const struct cis_fault *f)
 {
 	struct cis_reclaim *r = &p->reclaim;
-	struct cis_get *g = r->o.pages && r->nr_gets < GETS_MAX ? malloc(sizeof(*g)) : NULL;
+	struct cis_get *g = r->nr_gets < GETS_MAX ? malloc(sizeof(*g)) : NULL;
 
 	if (!g) {
 		cis_fault_busy(p, f, r->nr_gets ? UINT64_MAX : cis_pager_now(p) + BUSY_NS);
@@ -232,6 +237,7 @@ static void deleted(struct cis_store_req *req, int code)
 
 	p->stats->deletes += !code;
 	p->reclaim.nr_deleting--;
+	p->reclaim.forget_failed |= code && code != -ENOENT && p->reclaim.forget_at;
 	free(d);
 	stirred(p);
 }
@@ -263,23 +269,39 @@ void cis_far_flush(struct cis_pager *p)
 		submit_deletes(p);
 }
 
-/* Should there be no memory for it, or no store at hand, the copy stays until its namespace goes. */
-void cis_far_delete(struct cis_pager *p, uint64_t pgno, uint32_t generation, uint32_t loc)
+/* Return: false: there is no memory for it, or no store at hand. */
+static bool push_delete(struct cis_pager *p, enum cis_store_op op, struct cis_key key, uint32_t loc)
 {
 	struct cis_reclaim *r = &p->reclaim;
 	struct cis_delete *d = r->o.pages ? malloc(sizeof(*d)) : NULL;
 
 	if (!d)
-		return;
+		return false;
 	d->p = p;
-	d->req = (struct cis_store_req){ .op = CIS_STORE_DELETE, .key = cis_page_key(p, pgno, generation), .loc = loc,
-					 .done = deleted, .ctx = d };
+	d->req = (struct cis_store_req){ .op = op, .key = key, .loc = loc, .done = deleted, .ctx = d };
 	d->next = r->dels;
 	r->dels = d;
 	r->nr_dels++;
+	return true;
+}
+
+/* A copy that cannot be deleted stays until its namespace goes. */
+void cis_far_delete(struct cis_pager *p, uint64_t pgno, uint32_t generation, uint32_t loc)
+{
+	push_delete(p, CIS_STORE_DELETE, cis_page_key(p, pgno, generation), loc);
 }
 
 /* Beginnings and ends. */
+
+bool cis_pager_part(struct cis_pager *p)
+{
+	struct cis_reclaim *r = &p->reclaim;
+
+	if (r->gets || r->puts || r->dels || r->nr_deleting)
+		return false;
+	r->o.pages = NULL;
+	return true;
+}
 
 int cis_far_claim(struct cis_pager *p, struct cis_error *err)
 {
@@ -328,24 +350,66 @@ bool cis_pager_moved(struct cis_pager *p, const struct cis_key *key, uint32_t fr
 	return true;
 }
 
-bool cis_pager_forget_far(struct cis_pager *p)
+static void drop_deletes(struct cis_reclaim *r)
+{
+	while (r->dels) {
+		struct cis_delete *d = r->dels;
+
+		r->dels = d->next;
+		r->nr_dels--;
+		free(d);
+	}
+}
+
+static void forget_page(struct cis_pager *p, uint64_t pgno)
+{
+	uint64_t word = cis_word_load(p, pgno);
+
+	if (cis_word_state(word) == CIS_PAGE_FAR || cis_word_state(word) == CIS_PAGE_CLEAN)
+		cis_remote_forget(p, pgno, word);
+}
+
+static void forget_part(struct cis_pager *p, uint64_t part)
+{
+	struct cis_reclaim *r = &p->reclaim;
+
+	if (!push_delete(p, CIS_STORE_DROP, (struct cis_key){ { r->o.ns[0], r->o.ns[1] }, part }, 0))
+		r->forget_failed = true;
+}
+
+/* Return: whether any is under way. */
+static bool delete_all(struct cis_pager *p)
+{
+	struct cis_reclaim *r = &p->reclaim;
+	unsigned parts = r->o.pages->ops->drops;
+	uint64_t end = parts ? parts : p->nr_pages;
+
+	while (r->forget_at < end && r->nr_dels + r->nr_deleting < DELETES_MAX) {
+		uint64_t at = r->forget_at++;
+
+		if (parts)
+			forget_part(p, at);
+		else
+			forget_page(p, at);
+	}
+	cis_far_flush(p);
+	return r->forget_at < end || r->nr_dels || r->nr_deleting;
+}
+
+int cis_pager_forget_far(struct cis_pager *p)
 {
 	struct cis_reclaim *r = &p->reclaim;
 
 	if (!r->o.pages)
-		return true;
+		return cis_pager_far(p) ? -ENOTCONN : 0;
 	if (r->o.pages->ops->drop) {
 		if (!r->forget_at)
 			r->o.pages->ops->drop(r->o.pages, r->o.ns);
 		r->forget_at = 1;
-		return true;
+		return 0;
 	}
-	while (r->forget_at < p->nr_pages && r->nr_dels + r->nr_deleting < DELETES_MAX) {
-		uint64_t pgno = r->forget_at++, word = cis_word_load(p, pgno);
-
-		if (cis_word_state(word) == CIS_PAGE_FAR || cis_word_state(word) == CIS_PAGE_CLEAN)
-			cis_remote_forget(p, pgno, word);
-	}
-	cis_far_flush(p);
-	return r->forget_at == p->nr_pages && !r->nr_dels && !r->nr_deleting;
+	if (!r->forget_failed)
+		return delete_all(p) ? -EAGAIN : 0;
+	drop_deletes(r);
+	return r->nr_deleting ? -EAGAIN : -EIO;
 }

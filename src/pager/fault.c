@@ -269,6 +269,23 @@ static void fault_removed(struct cis_pager *p, const struct cis_fault *f, const 
 	settle(p, f, done, rc, &p->stats->faults_removed);
 }
 
+/* Should the page be gone after all, its copy in the store is not what the guest has any more. */
+static void fault_clean(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r)
+{
+	uint64_t word = cis_word_load(p, f->pgno), hva = cis_hva_of_page(p, r, f->pgno), done;
+	int rc = p->o.os->zero(p->o.os_ctx, hva, cis_page_bytes(p), &done);
+
+	if (rc == -EEXIST) {
+		p->o.os->wake(p->o.os_ctx, hva, cis_page_bytes(p));
+		rc = 0;
+	} else if (!rc) {
+		cis_page_set(p, f->pgno, CIS_PAGE_RESIDENT, 0);
+		CIS_POINT(page_dirty);
+		cis_remote_forget(p, f->pgno, word);
+	}
+	settle(p, f, !rc, rc, &p->stats->faults_resident);
+}
+
 /*
  * The page is there as far as we know.  Either the fault is late (another thread's was answered first), or the page was
  * dropped without an event, by a VMM that asks for none (hazard 7) or a hole punched into the memfd (hazard 8).  A wake alone
@@ -416,6 +433,8 @@ void cis_fault(struct cis_pager *p, const struct cis_fault *f)
 	case CIS_PAGE_CLEAN:
 		if (f->protected)
 			cis_fault_protected(p, f, r);
+		else if (cis_page_state_at(p, f->pgno) == CIS_PAGE_CLEAN)
+			fault_clean(p, f, r);
 		else
 			fault_resident(p, f, r);
 		break;

@@ -256,12 +256,12 @@ void cis_read_trouble(struct cis_pager *p, int code)
 		p->stats->errors_read++;
 }
 
-void cis_trouble_tell(struct cis_pager *p, bool fill, const struct cis_error *err)
+void cis_trouble_tell(struct cis_pager *p, enum cis_trouble what, const struct cis_error *err)
 {
 	if (!p->o.trouble || (p->trouble_told_ns && p->now_ns - p->trouble_told_ns < TROUBLE_TOLD_NS))
 		return;
 	p->trouble_told_ns = p->now_ns;
-	p->o.trouble(p->o.ctx, fill, err);
+	p->o.trouble(p->o.ctx, what, err);
 }
 
 uint64_t cis_read_deadline(const struct cis_pager *p, uint64_t now)
@@ -311,7 +311,7 @@ static void trouble(struct cis_fetch *f, int code, const struct cis_error *err)
 	cis_read_trouble(p, code);
 	f->tries++;
 	if (worth_a_try(f, code)) {
-		cis_trouble_tell(p, false, err);
+		cis_trouble_tell(p, CIS_TROUBLE_FAULT, err);
 		p->stats->retries++;
 		f->retry_ns = p->now_ns + (code == -EBADMSG && f->damaged == 1 ? 0 : pause); /* spoilt on the way, perhaps */
 		return;

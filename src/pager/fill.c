@@ -248,6 +248,13 @@ void cis_pager_progress(const struct cis_pager *p, uint64_t *ret_done, uint64_t 
 
 /* The final pass. */
 
+static bool make_dirty(struct cis_pager *p, uint64_t pgno)
+{
+	if (cis_page_unprotect(p, cis_region_of_page(p, pgno), pgno))
+		p->sweep_missed++;
+	return true;
+}
+
 /* Return: whether the page was reclaimed. */
 static bool sweep_page(struct cis_pager *p, uint64_t pgno)
 {
@@ -261,6 +268,10 @@ static bool sweep_page(struct cis_pager *p, uint64_t pgno)
 		return false;
 	case CIS_PAGE_ABSENT:
 		break;
+	case CIS_PAGE_CLEAN:
+		if (p->reclaim.budget == UINT64_MAX) /* the kernel, which it may be given to, knows of no copy in a store */
+			return make_dirty(p, pgno);
+		return false;
 	case CIS_PAGE_STASHED:
 	case CIS_PAGE_INFLIGHT:
 	case CIS_PAGE_FAR:
@@ -363,7 +374,7 @@ static void complete(struct cis_pager *p, enum cis_fill level)
 void cis_fill_trouble(struct cis_pager *p, const struct cis_error *err)
 {
 	cis_pager_now(p);
-	cis_trouble_tell(p, true, err);
+	cis_trouble_tell(p, CIS_TROUBLE_FILL, err);
 	if (p->trouble_ns)
 		return; /* several at once are one */
 	p->trouble_pause_ns = !p->trouble_pause_ns ? TROUBLE_NS

@@ -133,6 +133,7 @@ struct cis_reclaim {
 	} trend[8];
 	uint64_t trend_uses;
 	uint64_t forget_at;   /* page that cis_pager_forget_far() has come to */
+	bool forget_failed;   /* the store does not delete any more */
 };
 
 struct cis_pager {
@@ -384,8 +385,8 @@ void cis_record_free(struct cis_pager *p);
 /* fetch.c */
 /** cis_read_trouble() - count a read that ended with @code. */
 void cis_read_trouble(struct cis_pager *p, int code);
-/** cis_trouble_tell() - tell of a read that will be tried again. */
-void cis_trouble_tell(struct cis_pager *p, bool fill, const struct cis_error *err);
+/** cis_trouble_tell() - tell of something that will be tried again. */
+void cis_trouble_tell(struct cis_pager *p, enum cis_trouble what, const struct cis_error *err);
 /** cis_read_deadline() - when a read that begins at @now is given up; 0: never. */
 uint64_t cis_read_deadline(const struct cis_pager *p, uint64_t now);
 void cis_fetch_start(struct cis_pager *p, const struct cis_fault *f, const struct cis_page_loc *loc);
@@ -508,6 +509,8 @@ static inline struct cis_key cis_page_key(const struct cis_pager *p, uint64_t pg
 /* remote.c: pages that are not in the guest. */
 
 void cis_fault_stashed(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r);
+/** cis_page_unprotect() - a page that is there may be written to again; one that was CLEAN is RESIDENT.  Return: of the kernel's call. */
+int cis_page_unprotect(struct cis_pager *p, const struct cis_region *r, uint64_t pgno);
 /** cis_fault_protected() - a write to a page that is there. */
 void cis_fault_protected(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r);
 /** cis_remote_forget() - the page's word was @word, and is not any more: what is kept of it outside goes. */

@@ -142,6 +142,9 @@ enum cis_outcome { CIS_OUTCOME_POISON, CIS_OUTCOME_KILL, CIS_OUTCOME_STALL, CIS_
 
 struct cis_pager;
 
+/** enum cis_trouble - what had to wait: somebody who touched a page, a fill, which pauses, or pages that are to go to their store */
+enum cis_trouble { CIS_TROUBLE_FAULT, CIS_TROUBLE_FILL, CIS_TROUBLE_PUT };
+
 /**
  * struct cis_pager_opts - what a pager is made of; all pointers must outlive it
  * @regions:    copied; sorted or not, not overlapping in hva or offset, within the image
@@ -159,8 +162,7 @@ struct cis_pager;
  * @failed:     a page cannot be produced; called once a page, and once with
  *              CIS_OUTCOME_KILL, which the callee has to do
  * @recovered:  all of the pages that stalled somebody have come after all; may be NULL
- * @trouble:    a read has failed and will be tried again, @fill: by a fill, which pauses;
- *              called at most each TROUBLE_TOLD_NS; may be NULL
+ * @trouble:    something of a store has failed and will be tried again; called at most each TROUBLE_TOLD_NS; may be NULL
  * @gone:       the guest's address space is no more; called once
  * @adopt:      @state is of cis_state_adopt(): an engine that is gone has left it.  REMOVEs that it had read are
  *              acted on, its unfinished installs are given up; cis_pager_wake_all() is to follow, when
@@ -190,7 +192,7 @@ struct cis_pager_opts {
 	uint64_t generation;
 	void (*failed)(void *ctx, uint64_t pgno, enum cis_outcome outcome, const struct cis_error *err);
 	void (*recovered)(void *ctx);
-	void (*trouble)(void *ctx, bool fill, const struct cis_error *err);
+	void (*trouble)(void *ctx, enum cis_trouble what, const struct cis_error *err);
 	void (*gone)(void *ctx);
 	void (*stirred)(void *ctx);
 	void *ctx;
@@ -271,7 +273,8 @@ size_t cis_pager_memory(const struct cis_pager *p);
  * struct cis_reclaim_opts - how much of a guest may be resident, and where the rest goes
  * @budget_pages: UINT64_MAX: all
  * @stash_bytes:  that the stash may take
- * @pages:  the shard's handle of the store that pages are written to from there, or NULL; as long as the pager has it
+ * @pages:  the shard's handle of the store that pages are written to from there, or NULL; as long as the pager has it.  What an engine
+ *          before has there is claimed
  * @ns:     the guest's namespace in it: never another one, as long as pages are far
  * @keep_bytes: with a store, what may lie in the stash before pages are written out
  * @codec:  of pages in the stash
@@ -308,6 +311,18 @@ uint64_t cis_pager_resident(const struct cis_pager *p);
 /** cis_pager_remote() - pages that were reclaimed and have content. */
 uint64_t cis_pager_remote(const struct cis_pager *p);
 
+/** cis_pager_far() - pages that the store has, or is about to have. */
+uint64_t cis_pager_far(const struct cis_pager *p);
+
+/**
+ * cis_pager_part() - from the handle of the store, which is going to be closed; until cis_pager_reclaim() brings one
+ *
+ * Whoever touches a page that is there waits, as for a store that does not answer.
+ *
+ * Return: false: something is in flight, as never after cis_pager_pause().
+ */
+bool cis_pager_part(struct cis_pager *p);
+
 /** cis_pager_stash_bytes() - memory that the stash takes. */
 uint64_t cis_pager_stash_bytes(struct cis_pager *p);
 
@@ -317,10 +332,12 @@ bool cis_pager_moved(struct cis_pager *p, const struct cis_key *key, uint32_t fr
 /**
  * cis_pager_forget_far() - the guest has ended: delete what the store has of it
  *
- * Nothing else is in flight (cis_pager_quiesce()).  To be called again after @stirred, or when the store has been
- * reaped.  Return: true when it is done, or the store can do no more.
+ * Nothing else is in flight (cis_pager_quiesce()).
+ *
+ * Return: 0 when that is done; -EAGAIN: to be called again after @stirred; -EIO: the store does not delete, -ENOTCONN: there is no
+ * handle of it, and what it has stays there.
  */
-bool cis_pager_forget_far(struct cis_pager *p);
+int cis_pager_forget_far(struct cis_pager *p);
 
 struct cis_evict_job;
 

@@ -77,6 +77,14 @@ uint64_t cis_pager_remote(const struct cis_pager *p)
 	return pages[CIS_PAGE_STASHED] + pages[CIS_PAGE_INFLIGHT] + pages[CIS_PAGE_FAR];
 }
 
+uint64_t cis_pager_far(const struct cis_pager *p)
+{
+	uint64_t pages[CIS_PAGE_STATES];
+
+	cis_pager_pages(p, pages);
+	return pages[CIS_PAGE_INFLIGHT] + pages[CIS_PAGE_FAR] + pages[CIS_PAGE_CLEAN];
+}
+
 uint64_t cis_pager_stash_bytes(struct cis_pager *p)
 {
 	return p->reclaim.stash.area ? cis_stash_used(&p->reclaim.stash) : 0;

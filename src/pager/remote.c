@@ -123,19 +123,25 @@ void cis_fault_stashed(struct cis_pager *p, const struct cis_fault *f, const str
  * It was not reclaimed after all, or another engine had begun to.  Or it is as the store has it: no longer, and the word says so before the
  * write can go on.
  */
-void cis_fault_protected(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r)
+int cis_page_unprotect(struct cis_pager *p, const struct cis_region *r, uint64_t pgno)
 {
-	uint64_t word = cis_word_load(p, f->pgno);
+	uint64_t word = cis_word_load(p, pgno);
 	int rc;
 
 	if (cis_word_state(word) == CIS_PAGE_CLEAN) {
-		cis_page_set(p, f->pgno, CIS_PAGE_RESIDENT, 0);
+		cis_page_set(p, pgno, CIS_PAGE_RESIDENT, 0);
 		CIS_POINT(page_dirty);
-		cis_remote_forget(p, f->pgno, word);
+		cis_remote_forget(p, pgno, word);
 	}
-	rc = p->o.os->protect(p->o.os_ctx, cis_hva_of_page(p, r, f->pgno), cis_page_bytes(p), false);
-
+	rc = p->o.os->protect(p->o.os_ctx, cis_hva_of_page(p, r, pgno), cis_page_bytes(p), false);
 	CIS_POINT(unprotected);
+	return rc;
+}
+
+void cis_fault_protected(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r)
+{
+	int rc = cis_page_unprotect(p, r, f->pgno);
+
 	if (rc)
 		cis_fault_trouble(p, f, rc);
 	else

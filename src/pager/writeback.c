@@ -51,7 +51,7 @@ static void refused(struct cis_put *put, int code)
 	p->stats->errors_put++;
 	cis_fail(&err, -code, "pages cannot be written to the store: %s", strerror(-code));
 	cis_pager_now(p);
-	cis_trouble_tell(p, true, &err);
+	cis_trouble_tell(p, CIS_TROUBLE_PUT, &err);
 	r->put_pause_ns = !r->put_pause_ns ? FIRST_WAIT_NS : r->put_pause_ns < MAX_WAIT_NS / 2 ? 2 * r->put_pause_ns : MAX_WAIT_NS;
 	r->put_ns = p->now_ns + r->put_pause_ns;
 }

@@ -2,6 +2,7 @@
 #include "store/pages.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 static const struct cis_pages_kind *const kinds[] = {
@@ -37,6 +38,17 @@ int cis_pages_check(const char *url, struct cis_error *err)
 	const struct cis_pages_kind *kind = kind_of(url, &rest, err);
 
 	return kind ? kind->check(rest, err) : -EINVAL;
+}
+
+/* Whatever lies before the last @ may be a password, or that of another store with it. */
+void cis_pages_show(const char *url, char *buf, size_t size)
+{
+	const char *begin = strstr(url, "//"), *end = strrchr(url, '@');
+
+	if (begin && end && end > begin)
+		snprintf(buf, size, "%.*s***%s", (int)(begin + 2 - url), url, end);
+	else
+		snprintf(buf, size, "%s", url);
 }
 
 int cis_pages_open(const char *url, const struct cis_pages_opts *opts, struct cis_store **ret, struct cis_error *err)

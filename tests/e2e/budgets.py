@@ -203,8 +203,8 @@ def upgrades_do_not_disturb(daemon):
         guest.do("join")
         guest.do("verify")
         shown = daemon.guest("g%d" % i)
-        assert shown["budget"] == {"max_bytes": BUDGET, "target_bytes": None, "min_bytes": 1 << 20, "stash_bytes": 64 << 20, "codec": "mask",
-                                   "reclaim": "async", "parked": False}, shown
+        assert shown["budget"] == {"max_bytes": BUDGET, "target_bytes": None, "min_bytes": 1 << 20, "stash_bytes": 64 << 20, "keep_bytes": None,
+                                   "pages": None, "prefetch": True, "codec": "mask", "reclaim": "async", "parked": False}, shown
         keeps_to(daemon, "g%d" % i, guest, BUDGET)
         expect(guest.end(), wrong_pages=0, poisoned=0)
 

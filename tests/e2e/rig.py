@@ -115,6 +115,14 @@ class Guest:
         said = self.done()
         assert said == "done " + action, "guest: %r, not done %s: %s" % (said, action, self.process.stderr.read())
 
+    def start(self, action):
+        """Does it beside the test.  A thread, which lives until it is done."""
+        self.tell("&" + action)
+        self.tell("join")
+        waits = threading.Thread(target=lambda: [self.done(), self.done()])
+        waits.start()
+        return waits
+
     def end(self):
         """It ends by itself, with the report that is returned; None when it was killed."""
         out, err = self.process.communicate(timeout=SECONDS)

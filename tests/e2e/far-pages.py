@@ -1,0 +1,274 @@
+#!/usr/bin/env python3
+"""Guests whose pages lie in a store: every byte is right, nothing of them stays there, whatever happens to daemon and store.
+
+Usage: far-pages.py BUILD [--kills N] [TEST]...
+"""
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+
+import rig
+from rig import PAGE, Guest, expect, make_image, until
+
+PAGES = 8192
+BUDGET = 4 << 20
+KEEP = 1 << 20
+KILLS = 12
+COPIED = ("--memory", "memfd")
+IN_PLACE = ("--memory", "memfd", "--minor", "--populate")
+
+
+class File:
+    def __init__(self, daemon):
+        self.folder = daemon.folder + "/pages"
+        os.mkdir(self.folder)
+        self.name = "file:" + self.folder
+
+    def holds(self):
+        """Bytes that the values take."""
+        return sum(os.stat(self.folder + "/" + name).st_blocks * 512 for name in os.listdir(self.folder))
+
+    def go(self):
+        os.rename(self.folder, self.folder + ".away")
+
+    def come(self):
+        os.rename(self.folder + ".away", self.folder)
+
+    def end(self):
+        pass
+
+
+class Valkey:
+    """A redis-server, which keeps what it has while it is stopped."""
+    def __init__(self, daemon):
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            self.port = sock.getsockname()[1]
+        self.name = "valkey://127.0.0.1:%d" % self.port
+        self.server = subprocess.Popen(["redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--dir", daemon.folder],
+                                       stdout=subprocess.DEVNULL)
+        until(self.is_up)
+
+    def ask(self, command):
+        with socket.create_connection(("127.0.0.1", self.port)) as sock:
+            sock.sendall(command + b"\r\n")
+            return sock.recv(100)
+
+    def is_up(self):
+        with contextlib.suppress(OSError):
+            return self.ask(b"PING") == b"+PONG\r\n"
+
+    def holds(self):
+        return int(self.ask(b"DBSIZE")[1:])
+
+    def go(self):
+        self.server.send_signal(rig.signal.SIGSTOP)
+
+    def come(self):
+        self.server.send_signal(rig.signal.SIGCONT)
+
+    def end(self):
+        self.server.kill()
+        self.server.wait()
+
+
+def with_store(kind):
+    """A test of one store, which has nothing of any guest when all are gone."""
+    def wrap(test):
+        def run(daemon):
+            store = kind(daemon)
+            try:
+                test(daemon, store)
+                until(lambda: not store.holds())
+            finally:
+                store.end()
+
+        run.__name__ = test.__name__ + "_" + kind.__name__.lower()
+        run.__dict__.update(test.__dict__)
+        return run
+
+    return wrap
+
+
+def budget(store, **more):
+    return {"max_bytes": BUDGET, "keep_bytes": KEEP, "pages": store.name, **more}
+
+
+def serve(daemon, name, image, memory, *options, **keys):
+    return Guest(daemon, daemon.put(name, image, **keys), "--expect", memory, "--threads", "4", "--order", "random", *options, do="-")
+
+
+def far(daemon, name):
+    status, shown = daemon.insist("GET", "/v1/guests/" + name)
+    return shown["pages"]["far"] if status == 200 and "pages" in shown else 0
+
+
+def moved(daemon, name):
+    """Pages so far that came from the store; asks again where an engine has just died."""
+    status, shown = daemon.insist("GET", "/v1/guests/" + name)
+    return shown["faults"]["far"] if status == 200 and "faults" in shown else 0
+
+
+def end(daemon, name, guest):
+    expect(guest.end(), wrong_pages=0, poisoned=0)
+    daemon.wait(name, "gone")
+
+
+def every_byte_is_right(daemon, store):
+    """Of two guests side by side, which have different ones."""
+    guests = []
+    for number, kind in enumerate((COPIED, IN_PLACE)):
+        memory, image = make_image(daemon, "image%d" % number, "--chunk", "16", pages=PAGES, kind=None, seed=number + 1)
+        guests.append(serve(daemon, "g%d" % number, image, memory, *kind, "--seed", str(number), fill="all",
+                            budget=budget(store, codec=("lz4", "raw")[number])))
+    for guest in guests:
+        guest.do("&churn:8000")
+    for number, guest in enumerate(guests):
+        name = "g%d" % number
+        until(lambda: far(daemon, name) > PAGES // 2)
+        guest.do("join")
+        guest.do("verify")
+        shown = daemon.guest(name)
+        assert shown["faults"]["far"] and shown["pages"]["far"] and shown["budget"]["pages"] == store.name, shown
+        figures = daemon.metrics(name)
+        assert figures["cistern_page_puts_total"] > PAGES // 2 and figures["cistern_page_gets_total"], figures
+    assert store.holds()
+    for number, guest in enumerate(guests):
+        end(daemon, "g%d" % number, guest)
+
+
+def engines_die(daemon, store):
+    """While pages are on their way there and back."""
+    memory, image = make_image(daemon, "image", "--chunk", "16", pages=PAGES, kind=None)
+    for seed, kind in enumerate((COPIED, IN_PLACE), 1):
+        source, name, killed = rig.random.Random(seed), "k%d" % seed, 0
+        guest = serve(daemon, name, image, memory, *kind, "--seed", str(seed), fill="none", budget=budget(store))
+        guest.do("read")
+        while killed < KILLS // 2:
+            churns = guest.start("churn:3000")
+            before, more = moved(daemon, name), source.randrange(1500)
+            until(lambda: not churns.is_alive() or moved(daemon, name) - before >= more)
+            killed += churns.is_alive() and daemon.kill_engine() is not None
+            churns.join()
+        guest.do("verify")
+        assert far(daemon, name)
+        end(daemon, name, guest)
+
+
+def upgrades_do_not_disturb(daemon, store):
+    memory, image = make_image(daemon, "image", "--chunk", "16", pages=PAGES, kind=None)
+    guests = [serve(daemon, "g%d" % i, image, memory, *kind, fill="all", budget=budget(store)) for i, kind in enumerate((COPIED, IN_PLACE))]
+    for guest in guests:
+        guest.do("read")
+        guest.do("&churn:4000")
+    for _ in range(4):
+        daemon.must("POST", "/v1/upgrade", {})
+    failing = rig.program(daemon, "failing", "exit 7")
+    assert daemon.ask("POST", "/v1/upgrade", {"exec": failing})[0] >= 500
+    for i, guest in enumerate(guests):
+        guest.do("join")
+        guest.do("verify")
+        assert far(daemon, "g%d" % i)
+        end(daemon, "g%d" % i, guest)
+
+
+def all_of_it_comes_back(daemon, store):
+    """When there is no budget any more, for a drain too: then the guest needs neither daemon nor store."""
+    memory, image = make_image(daemon, "image", "--chunk", "16", pages=PAGES, kind=None)
+    for number, kind in enumerate((COPIED, IN_PLACE)):
+        name = "g%d" % number
+        guest = serve(daemon, name, image, memory, *kind, fill="all", budget=budget(store))
+        for round in range(2):
+            guest.do("churn:2000")
+            guest.do("read")
+            until(lambda: far(daemon, name))
+            daemon.must("PATCH", "/v1/guests/" + name, {"budget": {"max_bytes": None}})
+            assert daemon.wait(name, "independent")["pages"]["far"] == 0
+            until(lambda: not store.holds() or isinstance(store, File))
+            guest.do("churn:2000")
+            guest.do("verify")
+            daemon.must("PATCH", "/v1/guests/" + name, {"budget": {"max_bytes": BUDGET}})
+        guest.do("churn:1000")
+        end(daemon, name, guest)
+
+
+def who_ends_while_there_is_no_engine_leaves_nothing(daemon, store):
+    memory, image = make_image(daemon, "image", "--chunk", "16", pages=PAGES, kind=None)
+    guest = serve(daemon, "a", image, memory, *COPIED, fill="none", budget=budget(store))
+    guest.do("churn:1000")
+    guest.do("read")
+    until(lambda: far(daemon, "a"))
+    pid = daemon.engine()
+    os.kill(pid, rig.signal.SIGSTOP)
+    guest.kill()
+    daemon.kill_engine()
+    until(lambda: daemon.insist("GET", "/v1/health")[1]["engine_pid"] != pid)
+    assert daemon.wait("a", "gone")["id"] == "a"
+
+
+def a_store_that_is_away_is_waited_for(daemon, store):
+    """By whoever touches what is there; what is reclaimed meanwhile waits in the stash."""
+    memory, image = make_image(daemon, "image", "--chunk", "16", pages=PAGES, kind=None)
+    guest = serve(daemon, "a", image, memory, *COPIED, fill="none", budget=budget(store))
+    guest.do("churn:2000")
+    guest.do("read")
+    until(lambda: far(daemon, "a"))
+    store.go()
+    pid = daemon.kill_engine()
+    guest.do("&verify")
+    until(lambda: daemon.insist("GET", "/v1/health")[1]["engine_pid"] != pid)
+    until(lambda: daemon.metrics("a")['cistern_store_errors_total{kind="get"}'])
+    store.come()
+    guest.do("join")
+    guest.do("churn:1000")
+    guest.do("verify")
+    end(daemon, "a", guest)
+
+
+def what_store_it_is_stays(daemon):
+    """As long as it has pages; and one that cannot be opened is refused."""
+    memory, image = make_image(daemon, "image", "--chunk", "16", pages=PAGES, kind=None)
+    store, other = File(daemon), daemon.folder + "/other"
+    os.mkdir(other)
+
+    def patch(**keys):
+        return daemon.ask("PATCH", "/v1/guests/a", {"budget": keys})
+
+    guest = serve(daemon, "a", image, memory, *COPIED, fill="all")
+    daemon.wait("a", "independent")
+    for name, status, reason in (("file:/nowhere/at-all", 404, "/nowhere/at-all"), ("floppy:a", 400, "not a kind of store"), (7, 400, "must be")):
+        got, answer = patch(max_bytes=BUDGET, pages=name)
+        assert got == status and reason in answer["error"]["message"], answer
+        assert daemon.guest("a")["budget"]["max_bytes"] is None and daemon.guest("a")["budget"]["pages"] is None
+    assert patch(max_bytes=BUDGET, keep_bytes=KEEP, pages="file:" + other)[0] == 200
+    until(lambda: far(daemon, "a"))
+    got, answer = patch(pages=store.name)
+    assert got == 503 and "of its pages are in another store" in answer["error"]["message"], answer
+    assert daemon.guest("a")["budget"]["pages"] == "file:" + other
+    guest.do("verify")
+    assert patch(max_bytes=None)[0] == 200
+    daemon.wait("a", "independent")
+    until(lambda: patch(pages=store.name, max_bytes=BUDGET)[0] == 200)
+    until(lambda: far(daemon, "a") and not os.listdir(other) or store.holds())
+    guest.do("churn:1000")
+    guest.do("verify")
+    assert patch(pages=None)[0] == 503
+    end(daemon, "a", guest)
+    until(lambda: not store.holds())
+
+
+TESTS = [with_store(kind)(test) for test in (every_byte_is_right, engines_die, upgrades_do_not_disturb, all_of_it_comes_back,
+                                             who_ends_while_there_is_no_engine_leaves_nothing, a_store_that_is_away_is_waited_for)
+         for kind in (File, Valkey)] + [what_store_it_is_stays]
+for test in TESTS:
+    if "engine" in test.__name__ or "away" in test.__name__:
+        test.said = ("engine was ended",)
+
+if __name__ == "__main__":
+    if "--kills" in sys.argv:
+        at = sys.argv.index("--kills")
+        KILLS = int(sys.argv[at + 1])
+        del sys.argv[at:at + 2]
+    rig.run(TESTS, sys.argv[1], shards=2)
