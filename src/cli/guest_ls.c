@@ -27,7 +27,7 @@ static int run(int argc, char **argv)
 		cli_figure(guest, "pid", pid, sizeof(pid));
 		cli_bytes(guest, "memory.budget_bytes", budget, sizeof(budget));
 		cli_bytes(guest, "memory.resident_bytes", resident, sizeof(resident));
-		cli_bytes(guest, "memory.stashed_bytes", remote, sizeof(remote));
+		cli_remote(guest, remote, sizeof(remote));
 		printf("%-24s %-12s %8s %10s %10s %10s  %s\n", cli_text(guest, "id"), cli_text(guest, "state"),
 		       pid, budget, resident, remote, cli_text(guest, "image"));
 	}

@@ -6,7 +6,7 @@
 #include "cli/guests.h"
 
 static struct {
-	const char *budget, *max, *min, *stash, *codec, *reclaim, *pinned;
+	const char *budget, *max, *min, *stash, *pages, *keep, *prefetch, *codec, *reclaim, *pinned;
 } opt;
 
 static const struct cli_option options[] = {
@@ -14,6 +14,9 @@ static const struct cli_option options[] = {
 	{ "max", CLI_STRING, "SIZE|none", "never more than that, whatever the budget is", &opt.max },
 	{ "min", CLI_STRING, "SIZE", "never less than that; what it has when it is parked", &opt.min },
 	{ "stash", CLI_STRING, "SIZE|none", "what memory the rest of it may take", &opt.stash },
+	{ "pages", CLI_STRING, "STORE|none", "where pages go from there: cistern-stores(7)", &opt.pages },
+	{ "keep", CLI_STRING, "SIZE|none", "what of the stash does not go there", &opt.keep },
+	{ "prefetch", CLI_CHOICE, "yes|no", "bring back what is likely to be touched next", &opt.prefetch },
 	{ "codec", CLI_CHOICE, "raw|mask|lz4|zstd", "how the rest is stored", &opt.codec },
 	{ "reclaim", CLI_CHOICE, "sync|async", "a page right before another comes, or in batches ahead", &opt.reclaim },
 	{ "pinned", CLI_CHOICE, "yes|no", "others reach its pages: nothing may be reclaimed", &opt.pinned },
@@ -43,8 +46,13 @@ static bool add_size(json_t *budget, const char *option, const char *key, const 
 static bool add_budget(json_t *budget)
 {
 	if (!add_size(budget, "budget", "target_bytes", opt.budget, true) || !add_size(budget, "max", "max_bytes", opt.max, true) ||
-	    !add_size(budget, "min", "min_bytes", opt.min, false) || !add_size(budget, "stash", "stash_bytes", opt.stash, true))
+	    !add_size(budget, "min", "min_bytes", opt.min, false) || !add_size(budget, "stash", "stash_bytes", opt.stash, true) ||
+	    !add_size(budget, "keep", "keep_bytes", opt.keep, true))
 		return false;
+	if (opt.pages)
+		json_object_set_new(budget, "pages", strcmp(opt.pages, "none") ? json_string(opt.pages) : json_null());
+	if (opt.prefetch)
+		json_object_set_new(budget, "prefetch", json_boolean(!strcmp(opt.prefetch, "yes")));
 	if (opt.codec)
 		json_object_set_new(budget, "codec", json_string(opt.codec));
 	if (opt.reclaim)

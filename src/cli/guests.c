@@ -121,6 +121,16 @@ void cli_bytes(const json_t *obj, const char *key, char *buf, size_t len)
 		cis_size_print((uint64_t)n, buf, len);
 }
 
+void cli_remote(const json_t *guest, char *buf, size_t len)
+{
+	long long stashed = cli_number(guest, "memory.stashed_bytes"), far = cli_number(guest, "memory.far_bytes");
+
+	if (stashed < 0)
+		snprintf(buf, len, "-");
+	else
+		cis_size_print((uint64_t)(stashed + (far > 0 ? far : 0)), buf, len);
+}
+
 /** struct memory - what "memory" of a guest says, as text; "-" where it says nothing */
 struct memory {
 	char budget[24], resident[24], remote[24], stash[24];
@@ -131,7 +141,7 @@ static void read_memory(const json_t *guest, struct memory *m)
 {
 	cli_bytes(guest, "memory.budget_bytes", m->budget, sizeof(m->budget));
 	cli_bytes(guest, "memory.resident_bytes", m->resident, sizeof(m->resident));
-	cli_bytes(guest, "memory.stashed_bytes", m->remote, sizeof(m->remote));
+	cli_remote(guest, m->remote, sizeof(m->remote));
 	cli_bytes(guest, "memory.stash_bytes", m->stash, sizeof(m->stash));
 	m->parked = json_is_true(json_object_get(json_object_get(guest, "budget"), "parked")) ? ", parked" : "";
 }
@@ -146,6 +156,16 @@ static void print_prefetch(const json_t *guest)
 		       cli_number(guest, "prefetch.hits") * 100 / probes, probes);
 }
 
+static void print_store(const json_t *guest)
+{
+	const char *name = json_string_value(json_object_get(json_object_get(guest, "budget"), "pages"));
+	char far[24];
+
+	cli_bytes(guest, "memory.far_bytes", far, sizeof(far));
+	if (name)
+		printf("  %-14s %s, in %s\n", "far", far, name);
+}
+
 static void print_memory(const json_t *guest)
 {
 	struct memory m;
@@ -155,6 +175,7 @@ static void print_memory(const json_t *guest)
 	read_memory(guest, &m);
 	printf("  %-14s %s%s\n  %-14s %s\n  %-14s %s, in %s\n", "budget", strcmp(m.budget, "-") ? m.budget : "none", m.parked,
 	       "memory", m.resident, "remote", m.remote, m.stash);
+	print_store(guest);
 }
 
 /* Takes the reference of one that is none. */

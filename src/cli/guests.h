@@ -35,4 +35,7 @@ void cli_figure(const json_t *obj, const char *key, char *buf, size_t len);
 /** cli_bytes() - likewise, bytes as people write them. */
 void cli_bytes(const json_t *obj, const char *key, char *buf, size_t len);
 
+/** cli_remote() - likewise, what of its memory was reclaimed and has content, wherever that is. */
+void cli_remote(const json_t *guest, char *buf, size_t len);
+
 #endif

@@ -77,7 +77,7 @@ static void print_rows(const struct row *rows, size_t nr, bool screen)
 
 		cli_bytes(rows[i].guest, "memory.budget_bytes", budget, sizeof(budget));
 		cli_bytes(rows[i].guest, "memory.resident_bytes", resident, sizeof(resident));
-		cli_bytes(rows[i].guest, "memory.stashed_bytes", remote, sizeof(remote));
+		cli_remote(rows[i].guest, remote, sizeof(remote));
 		cli_figure(rows[i].guest, "pages.absent", absent, sizeof(absent));
 		printf("%-24s %-12s %10.0f %12.0f %10s %10s %10s %12s\n", cli_text(rows[i].guest, "id"),
 		       cli_text(rows[i].guest, "state"), rows[i].rate, counted(rows[i].guest), budget, resident,

@@ -50,7 +50,7 @@ class Guests:
             "faults": {"count": 8, "zero": 3, "demand": 4, "neighbour": 5, "removed": 0},
             "bytes": {"read": 1048576, "installed": 4292608},
             "prefetch": {"pages": 90 if spec.get("record") else 0, "probes": 16 if spec.get("record") else 0, "hits": 12},
-            "memory": {"resident_bytes": 4292608, "stashed_bytes": 0, "stash_bytes": 0},
+            "memory": {"resident_bytes": 4292608, "stashed_bytes": 0, "stash_bytes": 0, "far_bytes": 0},
             "budget": {"max_bytes": None, "target_bytes": None, "min_bytes": 1 << 20, "parked": False}, "pinned": False,
             "record": {"state": "on" if spec.get("record") else "off", "pages": 0}}
         return 201, self.all[name]
@@ -73,7 +73,7 @@ class Guests:
         guest = self.find(name)
         memory, budget = guest["memory"], guest["budget"]
         out = max(0, memory["resident_bytes"] - memory.get("budget_bytes", 1 << 62))
-        out = min(out, 2 << 20, budget.get("stash_bytes", 1 << 62) - memory["stash_bytes"])
+        out = min(out, 2 << 20, (budget.get("stash_bytes") or 1 << 62) - memory["stash_bytes"])
         memory["resident_bytes"] -= out
         memory["stashed_bytes"] += out
         memory["stash_bytes"] += out

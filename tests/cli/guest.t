@@ -61,6 +61,11 @@ web-2: budget none, resident 4.1 MiB, remote 0 B in 0 B
 PATCH /v1/guests/web-2 {"pinned":true}
 PATCH /v1/guests/web-2 {"budget":{"target_bytes":null,"max_bytes":null,"stash_bytes":null}}
 
+$ cistern guest set web-2 --pages file:/var/lib/cistern/pages?size=1G --keep 4M --prefetch no; cistern guest show web-2 | grep far; tail -2 requests | head -1
+web-2: budget none, resident 4.1 MiB, remote 0 B in 0 B
+  far            0 B, in file:/var/lib/cistern/pages?size=1G
+PATCH /v1/guests/web-2 {"budget":{"keep_bytes":4194304,"pages":"file:/var/lib/cistern/pages?size=1G","prefetch":false}}
+
 $ cistern guest park web-1; grep PATCH requests | tail -1
 web-1: budget 1.0 MiB, parked, resident 1.0 MiB, remote 3.1 MiB in 3.1 MiB
 PATCH /v1/guests/web-1 {"budget":{"parked":true}}
