@@ -43,7 +43,7 @@ static bool change(struct cis_evict_job *job, size_t i, uint64_t from, uint64_t 
 static uint32_t stash(struct cis_evict_job *job, size_t i, uint32_t generation, const char *raw, struct cis_scratch *scratch)
 {
 	struct cis_pager *p = job->p;
-	struct cis_value v = { .id = cis_value_id(job->pgno[i], generation), .seq = p->reclaim.seq, .codec = CIS_CODEC_RAW,
+	struct cis_value v = { .id = cis_value_id(job->pgno[i], generation), .seq = job->seq, .codec = CIS_CODEC_RAW,
 			       .stored_bytes = (uint32_t)cis_page_bytes(p) };
 	struct cis_encoder *enc = job->codec == CIS_CODEC_RAW ? NULL : cis_scratch_encoder(scratch, job->codec);
 	enum cis_codec codec;

@@ -54,6 +54,7 @@ struct cis_fetch {
 struct cis_evict_job {
 	struct cis_pager *p;
 	enum cis_codec codec;
+	uint32_t seq; /* evictions of the guest when it was claimed */
 	size_t nr;
 	uint64_t pgno[CIS_EVICT_PAGES]; /* ascending */
 	uint64_t was[CIS_EVICT_PAGES];	/* what it was claimed with, HELD */

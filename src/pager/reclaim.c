@@ -211,6 +211,7 @@ static void claim(struct cis_pager *p, struct cis_evict_job *job, uint64_t nr)
 {
 	job->p = p;
 	job->codec = p->reclaim.o.codec;
+	job->seq = p->reclaim.seq;
 	job->nr = job->at = job->nr_zero = job->nr_clean = 0;
 	job->copied = job->no_room = false;
 	if (nr > CIS_EVICT_PAGES)

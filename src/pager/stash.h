@@ -16,7 +16,7 @@
  * struct cis_value - a page outside of its guest, as it lies in the stash and in stores; the stored bytes follow
  * @checksum: CRC64 of the raw page, seeded with @id
  * @id:       page number << 24 | generation
- * @seq:      evictions of the guest until then: how far away a refault is
+ * @seq:      evictions of the guest when its eviction began: how far away a refault is
  */
 struct cis_value {
 	uint64_t checksum, id;
