@@ -122,7 +122,7 @@ int cis_pager_reclaim(struct cis_pager *p, const struct cis_reclaim_opts *opts, 
 	r->budget = opts->budget_pages;
 	r->full_ns = 0;
 	r->on |= limited;
-	cis_log_limit(r->stash.log, opts->stash_bytes);
+	cis_stash_limit(&r->stash, opts->stash_bytes);
 	if (r->on)
 		cis_fill_again(p);
 	return 0;

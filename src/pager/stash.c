@@ -187,6 +187,13 @@ int cis_stash_claim(struct cis_stash *s, uint32_t loc, uint64_t id)
 	return 0;
 }
 
+void cis_stash_limit(struct cis_stash *s, uint64_t limit)
+{
+	pthread_mutex_lock(&s->lock);
+	cis_log_limit(s->log, limit);
+	pthread_mutex_unlock(&s->lock);
+}
+
 uint64_t cis_stash_used(struct cis_stash *s)
 {
 	uint64_t used;

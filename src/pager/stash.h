@@ -91,6 +91,9 @@ uint64_t cis_stash_oldest(struct cis_stash *s);
 /** cis_stash_requeue() - the segment of the value at @loc has values still, and comes up again. */
 void cis_stash_requeue(struct cis_stash *s, uint32_t loc);
 
+/** cis_stash_limit() - bytes of memory that it may take from now on. */
+void cis_stash_limit(struct cis_stash *s, uint64_t limit);
+
 /** cis_stash_used() - bytes of memory; cis_stash_live() - of these in values. */
 uint64_t cis_stash_used(struct cis_stash *s);
 uint64_t cis_stash_live(struct cis_stash *s);
