@@ -410,7 +410,8 @@ def an_engine_that_nobody_needs_ends(daemon):
     """Whoever is expected is so by the daemon that comes."""
     memory, image = make_image(daemon)
     sock = daemon.put("a", image)
-    engine = os.pidfd_open(kill_keeper(daemon))
+    engine = os.pidfd_open(daemon.insist("GET", "/v1/health")[1]["engine_pid"])
+    kill_keeper(daemon)
     assert select.select([engine], [], [], rig.SECONDS)[0]
     os.close(engine)
     daemon.revive()
