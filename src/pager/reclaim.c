@@ -338,6 +338,14 @@ static uint64_t low_mark(const struct cis_reclaim *r)
 	return r->budget - (ahead < AHEAD_MAX ? ahead : AHEAD_MAX);
 }
 
+/* Reclaim begins half way between that and the budget: workers get batches, rather than a job a fault. */
+static bool is_above_high_mark(const struct cis_pager *p)
+{
+	uint64_t low = low_mark(&p->reclaim);
+
+	return cis_pager_resident(p) > low + (p->reclaim.budget - low) / 2;
+}
+
 static uint64_t surplus(const struct cis_pager *p)
 {
 	const struct cis_reclaim *r = &p->reclaim;
@@ -360,7 +368,7 @@ bool cis_reclaim_wants(const struct cis_pager *p)
 	const struct cis_reclaim *r = &p->reclaim;
 
 	return !p->paused && !p->is_gone && r->jobs_out < JOBS_MAX && !r->full_ns && r->head < r->tail &&
-	       surplus(p) > r->jobs_out * CIS_EVICT_PAGES;
+	       surplus(p) > r->jobs_out * CIS_EVICT_PAGES && (r->jobs_out || is_above_high_mark(p));
 }
 
 void cis_reclaim_step(struct cis_pager *p)
