@@ -76,9 +76,13 @@ static void child(struct bench_guest *g, enum bench_memory memory, int memfd, in
 		const uint32_t *pgno = g->ns + g->bytes / PAGE;
 
 		for (uint32_t i = 0; i < nr; i++) {
+			volatile char *at = mem + (uint64_t)(pgno[i] & ~BENCH_WRITE) * PAGE;
 			uint64_t start = now_ns();
 
-			*(volatile char *)(mem + (uint64_t)pgno[i] * PAGE);
+			if (pgno[i] & BENCH_WRITE)
+				*at = (char)i;
+			else
+				*at;
 			g->ns[i] = (uint32_t)(now_ns() - start);
 		}
 		if (write(g->done, &nr, sizeof(nr)) != sizeof(nr))
@@ -98,9 +102,10 @@ void bench_guest_start(struct bench_guest *g, uint64_t bytes, enum bench_memory 
 		die("guest");
 	if (memory != BENCH_ANONYMOUS && cis_memfd_create("bench", bytes, PAGE, &memfd))
 		die("memfd");
+	if (memfd >= 0 && cis_memfd_map(memfd, 0, bytes, (void **)&g->view))
+		die("mmap");
 	if (memory == BENCH_ALLOCATED) {
-		if (cis_memfd_map(memfd, 0, bytes, (void **)&g->alias))
-			die("mmap");
+		g->alias = g->view;
 		memset(g->alias, 0, bytes);
 	}
 	g->go = go[0];
@@ -149,5 +154,5 @@ void bench_guest_end(struct bench_guest *g)
 	close(g->go);
 	close(g->done);
 	munmap(g->ns, g->ns_bytes);
-	cis_memfd_unmap(g->alias, g->bytes);
+	cis_memfd_unmap(g->view, g->bytes);
 }
