@@ -279,11 +279,10 @@ static double bare_get(void)
 	return bench_median(us, GETS);
 }
 
-/* All of it once, so that each page has been there and most have gone. */
-static void warm_up(void)
+static void sweep(uint32_t how)
 {
 	for (uint32_t from = 0; from < PAGES; from += TOUCHES) {
-		in_a_row(from, BENCH_WRITE);
+		in_a_row(from, how);
 		touch();
 	}
 }
@@ -295,8 +294,9 @@ static const char *const orders[] = { "sequential reads", "random reads", "rando
 static void run_way(const struct way *way, struct took ret[ORDERS])
 {
 	start(way);
-	warm_up();
-	in_a_row(0, 0); /* where warm_up() began: the pages that went first */
+	sweep(BENCH_WRITE); /* each page has been there, and most have gone */
+	sweep(0);
+	in_a_row(0, 0);
 	ret[SEQUENTIAL] = touch();
 	at_random(0);
 	touch();
@@ -331,9 +331,30 @@ static void figures(struct bench *b, const char *where, struct took t[WAYS][ROUN
 			bench_figure(b, what, p50, "us", base, p50 / base);
 			snprintf(what, sizeof(what), "%s, %s, %s, %s: mean of a fault", r.kind ? r.kind : "stash", where, orders[order], ways[w].name);
 			bench_figure(b, what, mean, "us", 0.0 / 0.0, 0.0 / 0.0);
-			snprintf(what, sizeof(what), "%s, %s, %s, %s: of a touch", r.kind ? r.kind : "stash", where, orders[order], ways[w].name);
-			bench_figure(b, what, mean * median_of(t[w], order, rounds, offsetof(struct took, faults)), "us", 0.0 / 0.0, 0.0 / 0.0);
 		}
+}
+
+/* Of a touch, whether it was a fault or not; random ones by their faults alone. */
+static double cost(struct took (*t)[ORDERS], int order, size_t rounds)
+{
+	double mean = median_of(t, order, rounds, offsetof(struct took, mean));
+
+	return order == SEQUENTIAL ? mean * median_of(t, order, rounds, offsetof(struct took, faults)) : mean;
+}
+
+static void compare(struct bench *b, const char *where, struct took t[WAYS][ROUNDS][ORDERS], size_t rounds)
+{
+	double sequential = cost(t[WAYS - 1], SEQUENTIAL, rounds), random = cost(t[WAYS - 1], RANDOM, rounds);
+	char what[200];
+
+	snprintf(what, sizeof(what), "%s, %s: a sequential touch to a random fault (bar 0.5)", r.kind ? r.kind : "stash", where);
+	bench_figure(b, what, sequential, "us", random, sequential / random);
+	for (int order = RANDOM; order < ORDERS; order++) {
+		double sync = cost(t[1], order, rounds), async = cost(t[2], order, rounds);
+
+		snprintf(what, sizeof(what), "%s, %s, %s: in batches to one by one (bar 0.77)", r.kind ? r.kind : "stash", where, orders[order]);
+		bench_figure(b, what, async, "us", sync, async / sync);
+	}
 }
 
 static void run_store(struct bench *b, const char *kind, bool apart)
@@ -357,6 +378,7 @@ static void run_store(struct bench *b, const char *kind, bool apart)
 	if (kind)
 		bench_server_stop(&r.server);
 	figures(b, apart ? "guest on the other CPU" : "one CPU", took, rounds, bench_median(fault, rounds) + bench_median(get, rounds));
+	compare(b, apart ? "guest on the other CPU" : "one CPU", took, rounds);
 }
 
 int main(void)
