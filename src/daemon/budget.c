@@ -77,7 +77,7 @@ static int read_pages(const json_t *j, char *ret, struct cis_error *err)
 		return cis_fail(err, EINVAL, "'pages': a name has at most %u characters", CIS_BUDGET_PAGES_MAX);
 	if (*name && cis_pages_check(name, err))
 		return cis_fail_prefix(err, EINVAL, "'pages'");
-	strcpy(ret, name);
+	strcpy(ret, cis_pages_is_stash(name) ? "" : name);
 	return 0;
 }
 

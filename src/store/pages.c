@@ -5,9 +5,35 @@
 #include <stdio.h>
 #include <string.h>
 
+/* memory: is the stash. */
+
+static int memory_check(const char *rest, struct cis_error *err)
+{
+	return *rest ? cis_fail(err, EINVAL, "memory: is a whole name") : 0;
+}
+
+static int memory_open(const char *rest, const struct cis_pages_opts *opts, struct cis_store **ret, struct cis_error *err)
+{
+	return cis_fail(err, ENOTSUP, "memory: is the stash, which each guest has: there is nothing to be opened");
+}
+
+static int memory_probe(const char *rest, uint64_t timeout_ns, struct cis_error *err)
+{
+	return memory_check(rest, err);
+}
+
+static const struct cis_pages_kind cis_pages_memory = {
+	.scheme = "memory:",
+	.check = memory_check,
+	.open = memory_open,
+	.probe = memory_probe,
+};
+
 static const struct cis_pages_kind *const kinds[] = {
 	&cis_pages_file,
 	&cis_pages_memcached,
+	&cis_pages_memory,
+	&cis_pages_tier,
 	&cis_pages_valkey,
 	&cis_pages_valkey,
 	NULL,
@@ -30,6 +56,19 @@ static const struct cis_pages_kind *kind_of(const char *url, const char **ret_re
 	else /* which may begin with a password */
 		cis_fail(err, EINVAL, "this is not the name of a store of pages; cistern-stores(7) has them");
 	return NULL;
+}
+
+bool cis_pages_is_name(const char *text)
+{
+	for (size_t i = 0; kinds[i]; i++)
+		if (!strncmp(text, kinds[i]->scheme, strlen(kinds[i]->scheme)))
+			return true;
+	return false;
+}
+
+bool cis_pages_is_stash(const char *url)
+{
+	return !strcmp(url, cis_pages_memory.scheme);
 }
 
 int cis_pages_check(const char *url, struct cis_error *err)

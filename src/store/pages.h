@@ -18,6 +18,9 @@ struct cis_pages_kind {
 	int (*probe)(const char *rest, uint64_t timeout_ns, struct cis_error *err);
 };
 
-extern const struct cis_pages_kind cis_pages_file, cis_pages_memcached, cis_pages_valkey;
+extern const struct cis_pages_kind cis_pages_file, cis_pages_memcached, cis_pages_tier, cis_pages_valkey;
+
+/** cis_pages_is_name() - does it begin as the name of a store does? */
+bool cis_pages_is_name(const char *text);
 
 #endif

@@ -152,11 +152,13 @@ void cis_store_close(struct cis_store *store);
  *         submit, reap or wait, and must not call the store.  Return: true: it is at @to from now on; false: it stays
  *         at @from, where its delete comes or the next try finds it.  NULL: nothing is moved, room comes from deletes alone
  * @ctx:   of @moved
+ * @loc_bits: of locs, the lower ones, that the store may use; 0: all 32
  */
 struct cis_pages_opts {
 	size_t size;
 	bool (*moved)(void *ctx, const struct cis_key *key, uint32_t from, uint32_t to);
 	void *ctx;
+	unsigned loc_bits;
 };
 
 /** cis_pages_check() - is this the name of a store of pages?  Return: 0 or -EINVAL, with what is wrong at which place. */
@@ -166,7 +168,14 @@ int cis_pages_check(const char *url, struct cis_error *err);
 void cis_pages_show(const char *url, char *buf, size_t size);
 
 /**
- * cis_pages_open() - a handle of a store of pages: file:DIR, memcached://..., valkey://...; cistern-stores(7) has the syntax
+ * cis_pages_is_stash() - is it memory:, which cannot be opened?
+ *
+ * What is reclaimed stays in the stash then, the part of the state that is memory (pager/stash.h): no store is below it.
+ */
+bool cis_pages_is_stash(const char *url);
+
+/**
+ * cis_pages_open() - a handle of a store of pages: file:DIR, memcached://..., valkey://..., tier:...; cistern-stores(7) has the syntax
  *
  * The handle is the calling thread's.  Whether the store can be reached and may be trusted to keep what it is given is
  * found out by the first requests, or by cis_pages_probe(): opening never waits.

@@ -18,7 +18,7 @@
 
 /** struct pages_place - where a store is while a test runs: @url is its name; the rest is for whoever started it */
 struct pages_place {
-	char url[200], folder[100];
+	char url[400], folder[100], slow_folder[100];
 	struct server server;
 };
 
@@ -44,16 +44,21 @@ static inline bool pages_start_file(struct pages_place *p)
 	return true;
 }
 
-static inline void pages_stop_file(struct pages_place *p)
+static inline void pages_remove(const char *folder)
 {
-	DIR *dir = opendir(p->folder);
+	DIR *dir = opendir(folder);
 
 	assert_non_null(dir);
 	for (struct dirent *e; (e = readdir(dir));)
 		if (*e->d_name != '.')
 			assert_int_equal(unlinkat(dirfd(dir), e->d_name, 0), 0);
 	closedir(dir);
-	assert_int_equal(rmdir(p->folder), 0);
+	assert_int_equal(rmdir(folder), 0);
+}
+
+static inline void pages_stop_file(struct pages_place *p)
+{
+	pages_remove(p->folder);
 }
 
 static inline bool pages_start_valkey(struct pages_place *p)
@@ -77,6 +82,62 @@ static inline void pages_stop_server(struct pages_place *p)
 	server_remove(&p->server);
 }
 
+/* Fast ones that hold little, so that values go to and fro. */
+static inline bool pages_start_files(struct pages_place *p)
+{
+	snprintf(p->folder, sizeof(p->folder), "/var/tmp/cistern-pages.XXXXXX");
+	snprintf(p->slow_folder, sizeof(p->slow_folder), "/var/tmp/cistern-pages.XXXXXX");
+	assert_non_null(mkdtemp(p->folder));
+	assert_non_null(mkdtemp(p->slow_folder));
+	snprintf(p->url, sizeof(p->url), "tier:bytes=2M,file:%s+file:%s", p->folder, p->slow_folder);
+	return true;
+}
+
+static inline void pages_stop_files(struct pages_place *p)
+{
+	pages_remove(p->folder);
+	pages_remove(p->slow_folder);
+}
+
+static inline bool pages_start_file_and_memcached(struct pages_place *p)
+{
+	pages_start_memcached(p);
+	pages_start_file(p);
+	snprintf(p->url, sizeof(p->url), "tier:bytes=1M,file:%s+%s", p->folder, p->server.url);
+	return true;
+}
+
+static inline bool pages_start_memcached_and_file(struct pages_place *p)
+{
+	pages_start_memcached(p);
+	pages_start_file(p);
+	snprintf(p->url, sizeof(p->url), "tier:bytes=1M,%s+file:%s", p->server.url, p->folder);
+	return true;
+}
+
+static inline void pages_stop_both(struct pages_place *p)
+{
+	server_remove(&p->server);
+	pages_remove(p->folder);
+}
+
+static inline bool pages_start_file_and_valkey(struct pages_place *p)
+{
+	pages_start_valkey(p);
+	pages_start_file(p);
+	snprintf(p->url, sizeof(p->url), "tier:bytes=1M,file:%s+%s", p->folder, p->server.url);
+	return true;
+}
+
+/* Of one server, which no level may notice. */
+static inline bool pages_start_three(struct pages_place *p)
+{
+	pages_start_memcached(p);
+	pages_start_file(p);
+	snprintf(p->url, sizeof(p->url), "tier:bytes=1M,%s+bytes=1M,file:%s+memcached:///%s", p->server.url, p->folder, p->server.sock);
+	return true;
+}
+
 static const struct pages_subject pages_subjects[] = {
 	{ "file", pages_start_file, pages_stop_file, "?size=16M", NULL },
 	{ "file, delayed", pages_start_file, pages_stop_file, "?size=16M", "delay:min=1us,max=400us" },
@@ -84,6 +145,11 @@ static const struct pages_subject pages_subjects[] = {
 	  "corrupt:trigger=/nonexistent,how=stale+fault:from=100000000+delay:time=1us,every=7" },
 	{ "valkey", pages_start_valkey, pages_stop_server, NULL, NULL },
 	{ "memcached", pages_start_memcached, pages_stop_server, NULL, NULL },
+	{ "files, one before the other, delayed", pages_start_files, pages_stop_files, "?size=16M", "delay:min=1us,max=400us" },
+	{ "a file before memcached", pages_start_file_and_memcached, pages_stop_both, NULL, NULL },
+	{ "a file before valkey", pages_start_file_and_valkey, pages_stop_both, NULL, NULL },
+	{ "memcached before a file", pages_start_memcached_and_file, pages_stop_both, "?size=16M", NULL },
+	{ "memcached, a file and memcached again", pages_start_three, pages_stop_both, NULL, NULL },
 };
 
 #define PAGES_SUBJECTS (sizeof(pages_subjects) / sizeof(pages_subjects[0]))

@@ -3,6 +3,7 @@
 
 #include "check.h"
 #include "store/store.h"
+#include "store/tier/tier.h"
 #include "store/valkey/valkey.h"
 
 static void refused(const char *url, const char *why)
@@ -116,6 +117,64 @@ static void refusals(void **state)
 	refused(pass, "this is too long");
 }
 
+static void tier_is(const char *rest, unsigned nr, const char *const names[], const uint64_t bytes[])
+{
+	struct cis_error err = { 0 };
+	struct tier_name name;
+
+	if (tier_name_parse(rest, &name, &err))
+		fail_msg("%s: %s", rest, err.text);
+	assert_int_equal(name.nr, nr);
+	for (unsigned i = 0; i < nr; i++) {
+		assert_string_equal(name.level[i].name, names[i]);
+		assert_int_equal(name.level[i].bytes, bytes[i]);
+	}
+	tier_name_fini(&name);
+}
+
+static void tiers(void **state)
+{
+	static const char *const two[] = { "file:/a+b", "valkey://u:p+q@h,i?replicas=1" };
+	static const char *const four[] = { "memcached://a,b", "file:/a?size=1G", "file:/b", "valkey://h" };
+	static const uint64_t bytes[][4] = { { 1 << 20 }, { 4ull << 30, 5 << 20, 6 << 20 } };
+
+	tier_is("bytes=1M,file:/a+b+valkey://u:p+q@h,i?replicas=1", 2, two, bytes[0]);
+	tier_is("bytes=4G,memcached://a,b+bytes=5M,file:/a?size=1G+bytes=6M,file:/b+valkey://h", 4, four, bytes[1]);
+}
+
+static void tiers_are_refused(void **state)
+{
+	refused("tier:", "store tier: store 1: this is not the name of a store");
+	refused("tier:file:/a", "two stores at least");
+	refused("tier:bytes=1G,file:/a", "store 1: the last one takes whatever comes, and has no bytes=");
+	refused("tier:bytes=1G,file:/a+bytes=1G,file:/b", "store 2: the last one takes");
+	refused("tier:file:/a+file:/b", "store 1: bytes=SIZE, is missing before it");
+	refused("tier:bytes=1023K,file:/a+file:/b", "store 1: bytes is a size from 1M on");
+	refused("tier:bytes=,file:/a+file:/b", "store 1: bytes is a size");
+	refused("tier:bytes=99999999999999999999999999999999G,file:/a+file:/b", "store 1: bytes is a size");
+	refused("tier:bytes=1G+file:/b", "store 1: this is not the name of a store");
+	refused("tier:bytes=1G,s3cret+file:/b", "store 1: this is not the name of a store");
+	refused("tier:bytes=1G,valkey://:s3cret%4@h+file:/b", "store 1: name of a store, valkey:..., character 17");
+	refused("tier:bytes=1G,file:/a+", "the last one takes");
+	refused("tier:bytes=1G,file:/a+file:/a", "store 2: this is the same as store 1");
+	refused("tier:bytes=1G,file:/a+tier:bytes=1G,file:/b+file:/c", "store 2: ");
+	refused("tier:bytes=1G,memory:+file:/a", "store 1: memory is in front of each store");
+	refused("tier:bytes=1M,file:/a+bytes=1M,file:/b+bytes=1M,file:/c+bytes=1M,file:/d+file:/e", "store tier: more than 4 stores");
+}
+
+static void the_stash(void **state)
+{
+	struct cis_error err = { 0 };
+	struct cis_store *store;
+
+	assert_int_equal(cis_pages_check("memory:", &err), 0);
+	assert_true(cis_pages_is_stash("memory:"));
+	assert_false(cis_pages_is_stash("file:/memory:"));
+	assert_int_equal(cis_pages_probe("memory:", 0, &err), 0);
+	assert_int_equal(cis_pages_open("memory:", NULL, &store, &err), -ENOTSUP);
+	refused("memory:1G", "memory: is a whole name");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -123,6 +182,9 @@ int main(void)
 		cmocka_unit_test(users_and_passwords),
 		cmocka_unit_test(sockets),
 		cmocka_unit_test(refusals),
+		cmocka_unit_test(tiers),
+		cmocka_unit_test(tiers_are_refused),
+		cmocka_unit_test(the_stash),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -125,7 +125,7 @@ static bool moved(void *ctx, const struct cis_key *key, uint32_t from, uint32_t 
 static void rig_open(struct rig *r, const char *options)
 {
 	struct cis_pages_opts opts = { .size = sizeof(opts), .moved = moved, .ctx = r };
-	char url[300];
+	char url[420];
 
 	snprintf(url, sizeof(url), "%s%s", r->place.url, options);
 	pages_open(&r->rig, url, NULL, &opts);
@@ -482,7 +482,7 @@ static void the_size_is_of_all_handles(void **state)
 	struct cis_key key = { { 77, 77 }, 0 };
 	struct pages_rig other;
 	static struct rig r;
-	char url[300];
+	char url[420];
 	uint32_t loc;
 	unsigned n;
 

@@ -311,7 +311,7 @@ static void with(const struct pages_subject *s, const char *options, void (*test
 	size_t fds = check_open_fds();
 	struct pages_place p;
 	struct pages_rig r;
-	char url[300];
+	char url[420];
 
 	printf("# %s\n", s->name);
 	if (!s->start(&p))

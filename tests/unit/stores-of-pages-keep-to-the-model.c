@@ -275,7 +275,7 @@ static void run(const struct pages_subject *subject, bool small, unsigned steps)
 	static struct model m;
 	struct cis_pages_opts opts = { .size = sizeof(opts), .moved = moved, .ctx = &m };
 	struct pages_place p;
-	char url[300];
+	char url[420];
 
 	if (!subject->start(&p))
 		return;

@@ -164,7 +164,7 @@ static void killed_again_and_again(const struct pages_subject *subject)
 	struct cis_pages_opts opts = { .size = sizeof(opts), .moved = moved };
 	struct pages_place p;
 	struct pages_rig r;
-	char url[300];
+	char url[420];
 
 	if (!subject->start(&p))
 		return;

@@ -58,12 +58,14 @@ static uint64_t map_bytes(const struct cis_area *a)
 }
 
 /* An engine before may have had a larger one: its values may be anywhere in it. */
-static int make_space(struct cis_area *a, uint64_t found_bytes)
+static int make_space(struct cis_area *a, uint64_t found_bytes, uint64_t most)
 {
 	uint64_t bytes = found_bytes - found_bytes % CIS_SEGMENT;
 
 	if (bytes < a->dir->bytes)
 		bytes = a->dir->bytes;
+	if (bytes > most)
+		bytes = most;
 	a->nr = (uint32_t)(bytes / CIS_SEGMENT);
 	a->map = map_zeros(map_bytes(a));
 	a->segment = map_zeros(a->nr * sizeof(*a->segment));
@@ -74,7 +76,7 @@ static int make_space(struct cis_area *a, uint64_t found_bytes)
 	return cis_log_create(bytes, CIS_SEGMENT, bytes, &a->log);
 }
 
-int cis_area_open(struct cis_pagedir *dir, struct cis_aio *aio, const uint64_t ns[2], bool make, struct cis_area **ret)
+int cis_area_open(struct cis_pagedir *dir, struct cis_aio *aio, const uint64_t ns[2], bool make, uint64_t most, struct cis_area **ret)
 {
 	struct cis_area *a = calloc(1, sizeof(*a));
 	uint64_t bytes = 0;
@@ -88,7 +90,7 @@ int cis_area_open(struct cis_pagedir *dir, struct cis_aio *aio, const uint64_t n
 	if (!rc)
 		rc = check_file(a->fd, &bytes);
 	if (!rc)
-		rc = make_space(a, bytes);
+		rc = make_space(a, bytes, most);
 	if (rc) {
 		cis_area_destroy(a);
 		return rc;

@@ -111,8 +111,14 @@ struct cis_area {
 	unsigned writes;	    /* on their way */
 };
 
-/** cis_area_open() - the file of a namespace; @make: if it is not there.  Return: 0, -ENOENT, -errno. */
-int cis_area_open(struct cis_pagedir *dir, struct cis_aio *aio, const uint64_t ns[2], bool make, struct cis_area **ret);
+/**
+ * cis_area_open() - the file of a namespace
+ * @make: if it is not there
+ * @most: bytes that locs may reach
+ *
+ * Return: 0, -ENOENT, -errno.
+ */
+int cis_area_open(struct cis_pagedir *dir, struct cis_aio *aio, const uint64_t ns[2], bool make, uint64_t most, struct cis_area **ret);
 
 /** cis_area_drop() - the file has no name any more: forget it when its last op is done. */
 void cis_area_drop(struct cis_area *a);

@@ -37,7 +37,7 @@ struct cis_area *cis_pagefile_area(struct cis_pagefile *s, const uint64_t ns[2])
 static int open_area(struct cis_pagefile *s, const uint64_t ns[2], bool make, struct cis_area **ret)
 {
 	struct cis_area *a = cis_pagefile_area(s, ns), **b = bucket(s, ns);
-	int rc = a ? 0 : cis_area_open(s->dir, &s->aio, ns, make, ret);
+	int rc = a ? 0 : cis_area_open(s->dir, &s->aio, ns, make, s->most, ret);
 
 	if (a) {
 		*ret = a;
@@ -369,6 +369,7 @@ static int pagefile_open(const char *rest, const struct cis_pages_opts *opts, st
 	s->store.ops = &pagefile_ops;
 	s->moved = opts ? opts->moved : NULL;
 	s->ctx = opts ? opts->ctx : NULL;
+	s->most = opts && opts->loc_bits ? (uint64_t)CIS_LOG_UNIT << opts->loc_bits : UINT64_MAX;
 	s->earliest_ns = UINT64_MAX;
 	cis_reqs_init(&s->gets);
 	cis_reqs_init(&s->finished);

@@ -80,6 +80,7 @@ struct cis_pagefile {
 	struct cis_pagedir *dir;
 	bool (*moved)(void *ctx, const struct cis_key *key, uint32_t from, uint32_t to);
 	void *ctx;
+	uint64_t most; /* bytes of a file that locs may reach */
 	struct cis_area *area[CIS_AREA_BUCKETS];
 	struct cis_writing writing[CIS_WRITES];
 	struct cis_reading reading[CIS_READS];
