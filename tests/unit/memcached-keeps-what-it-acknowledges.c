@@ -199,6 +199,45 @@ static void requests_can_be_cancelled(void **state)
 	load_free(l);
 }
 
+static void over(struct cis_store_req *req, int err)
+{
+	*(int *)req->ctx = err;
+}
+
+/* Gets of one page at once, some of which are given up: the others are told what is there. */
+static void gets_of_one_page_are_several(void **state)
+{
+	static const unsigned page[] = { 1, 2, 1, 3 };
+	static const bool given_up[] = { true, false, false, true };
+	enum { GETS = sizeof(page) / sizeof(page[0]) };
+	struct cis_store *store = open_store(servers[0].url);
+	struct cis_store_req req[GETS], *reqs[GETS];
+	char value[GETS][16] = { "value" };
+	struct cis_key key = a_key;
+	int err[GETS];
+
+	for (key.id = 1; key.id < 4; key.id++)
+		assert_int_equal(load_one(store, CIS_STORE_PUT, key, value[0], 5, 0, NULL), 0);
+	key.id = 4; /* from now on the connection for gets is there */
+	assert_int_equal(load_one(store, CIS_STORE_GET, key, value[0], 16, 0, NULL), -ENOENT);
+	for (int i = 0; i < GETS; i++) {
+		key.id = page[i];
+		err[i] = 1;
+		req[i] = (struct cis_store_req){ .op = CIS_STORE_GET, .key = key, .buf = value[i], .len = 16, .done = over, .ctx = &err[i] };
+		reqs[i] = &req[i];
+	}
+	cis_store_submit(store, reqs, GETS);
+	for (int i = 0; i < GETS; i++)
+		if (given_up[i])
+			cis_store_cancel(store, &req[i]);
+	for (int i = 0; i < GETS; i++) {
+		while (err[i] == 1)
+			cis_store_wait(store, 0);
+		assert_int_equal(err[i], given_up[i] ? -ECANCELED : 0);
+	}
+	cis_store_close(store);
+}
+
 /* The share of a server is its own, whatever stands before and behind it in the name of the store. */
 static void shares_follow_the_names_of_servers(void **state)
 {
@@ -345,6 +384,7 @@ int main(void)
 		cmocka_unit_test(a_killed_server_has_lost_its_share),
 		cmocka_unit_test(servers_may_be_killed_at_any_time),
 		cmocka_unit_test(requests_can_be_cancelled),
+		cmocka_unit_test(gets_of_one_page_are_several),
 		cmocka_unit_test(shares_follow_the_names_of_servers),
 		cmocka_unit_test(evicting_servers_are_refused),
 		cmocka_unit_test(a_full_server_says_so),

@@ -89,6 +89,20 @@ void mc_ask(struct mc_conn *c, uint64_t now)
 	mc_conn_print(c, ask, sizeof(ask) - 1);
 }
 
+/* Nobody could tell the values of two gets apart, one of which was given up. */
+static bool has_key_of(const struct mc_flight *f, const struct mc_item *item)
+{
+	const struct cis_key *key = &item->item.req->key;
+
+	for (unsigned i = 0; i < f->nr; i++) {
+		const struct cis_key *other = &f->item[i]->item.req->key;
+
+		if (other->id == key->id && other->ns[0] == key->ns[0] && other->ns[1] == key->ns[1])
+			return true;
+	}
+	return false;
+}
+
 static void send_gets(struct mc_conn *c, uint64_t now)
 {
 	char line[MC_GROUP * (CIS_REMOTE_KEY_MAX + 1) + 8];
@@ -101,6 +115,8 @@ static void send_gets(struct mc_conn *c, uint64_t now)
 	while (f->nr < MC_GROUP && !TAILQ_EMPTY(&c->backlog)) {
 		struct mc_item *item = mc_item_of(TAILQ_FIRST(&c->backlog));
 
+		if (has_key_of(f, item))
+			break;
 		line[len++] = ' ';
 		memcpy(line + len, item->item.key, item->item.key_len);
 		len += item->item.key_len;

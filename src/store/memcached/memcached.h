@@ -50,7 +50,7 @@ struct mc_flight {
 	TAILQ_ENTRY(mc_flight) next;
 	enum mc_what what;
 	unsigned nr, at;
-	struct mc_item *item[MC_GROUP], *current;
+	struct mc_item *item[MC_GROUP], *current; /* each of another key */
 	uint64_t sent_ns;
 };
 
