@@ -24,6 +24,11 @@ void cis_log_set_level(enum cis_log_level max)
 	atomic_store_explicit(&hook_max, (int)max, memory_order_relaxed);
 }
 
+enum cis_log_level cis_log_level(void)
+{
+	return (enum cis_log_level)atomic_load_explicit(&hook_max, memory_order_relaxed);
+}
+
 void cis_log(enum cis_log_level level, const char *fmt, ...)
 {
 	char text[1024];

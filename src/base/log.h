@@ -14,6 +14,9 @@ void cis_log_set_level(enum cis_log_level max);
 
 void cis_log(enum cis_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/** cis_log_level() - as it is now. */
+enum cis_log_level cis_log_level(void);
+
 /** cis_log_level_parse() - "error", "warn", "info" or "debug".  Return: the level or -EINVAL. */
 int cis_log_level_parse(const char *text);
 const char *cis_log_level_name(enum cis_log_level level);

@@ -5,9 +5,12 @@
 #include "base/size.h"
 #include "cli/guests.h"
 
+#define NO_WEIGHT UINT64_MAX
+
 static struct {
 	const char *budget, *max, *min, *stash, *pages, *keep, *prefetch, *codec, *reclaim, *pinned;
-} opt;
+	uint64_t weight;
+} opt = { .weight = NO_WEIGHT };
 
 static const struct cli_option options[] = {
 	{ "budget", CLI_STRING, "SIZE|none", "how much of its memory may be resident now (none: as much as --max)", &opt.budget },
@@ -19,6 +22,7 @@ static const struct cli_option options[] = {
 	{ "prefetch", CLI_CHOICE, "yes|no", "bring back what is likely to be touched next", &opt.prefetch },
 	{ "codec", CLI_CHOICE, "raw|mask|lz4|zstd", "how the rest is stored", &opt.codec },
 	{ "reclaim", CLI_CHOICE, "sync|async", "a page right before another comes, or in batches ahead", &opt.reclaim },
+	{ "weight", CLI_NUMBER, "N", "of the host's budget, beside other guests, 1 to 10000", &opt.weight },
 	{ "pinned", CLI_CHOICE, "yes|no", "others reach its pages: nothing may be reclaimed", &opt.pinned },
 	CLI_OPTION_CONTROL,
 	CLI_OPTION_END,
@@ -53,6 +57,8 @@ static bool add_budget(json_t *budget)
 		json_object_set_new(budget, "pages", strcmp(opt.pages, "none") ? json_string(opt.pages) : json_null());
 	if (opt.prefetch)
 		json_object_set_new(budget, "prefetch", json_boolean(!strcmp(opt.prefetch, "yes")));
+	if (opt.weight != NO_WEIGHT)
+		json_object_set_new(budget, "weight", json_integer((json_int_t)opt.weight));
 	if (opt.codec)
 		json_object_set_new(budget, "codec", json_string(opt.codec));
 	if (opt.reclaim)

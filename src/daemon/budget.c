@@ -12,7 +12,7 @@
 
 const struct cis_budget cis_budget_none = {
 	.max_bytes = UINT64_MAX, .target_bytes = UINT64_MAX, .min_bytes = CIS_BUDGET_LEAST, .stash_bytes = UINT64_MAX, .keep_bytes = UINT64_MAX,
-	.codec = CIS_CODEC_LZ4, .prefetch = true,
+	.codec = CIS_CODEC_LZ4, .prefetch = true, .weight = 100,
 };
 
 static const enum cis_codec codecs[] = { CIS_CODEC_RAW, CIS_CODEC_MASK, CIS_CODEC_LZ4, CIS_CODEC_ZSTD };
@@ -92,6 +92,18 @@ static int read_bool(const json_t *j, const char *key, bool *ret, struct cis_err
 	return 0;
 }
 
+static int read_weight(const json_t *j, unsigned *ret, struct cis_error *err)
+{
+	const json_t *v = json_object_get(j, "weight");
+
+	if (!v)
+		return 0;
+	if (!json_is_integer(v) || json_integer_value(v) < 1 || json_integer_value(v) > CIS_WEIGHT_MAX)
+		return cis_fail(err, EINVAL, "'weight' must be a number from 1 to %u", CIS_WEIGHT_MAX);
+	*ret = (unsigned)json_integer_value(v);
+	return 0;
+}
+
 static int check(const struct cis_budget *b, struct cis_error *err)
 {
 	if (b->max_bytes < b->min_bytes)
@@ -118,7 +130,7 @@ int cis_budget_read(struct cis_budget *b, const json_t *j, struct cis_error *err
 	    (rc = read_bytes(j, "stash_bytes", true, CIS_BUDGET_LEAST, &to.stash_bytes, err)) ||
 	    (rc = read_bytes(j, "keep_bytes", true, 0, &to.keep_bytes, err)) || (rc = read_pages(j, to.pages, err)) ||
 	    (rc = read_bool(j, "prefetch", &to.prefetch, err)) || (rc = read_codec(j, &to.codec, err)) ||
-	    (rc = read_bool(j, "parked", &to.parked, err)))
+	    (rc = read_bool(j, "parked", &to.parked, err)) || (rc = read_weight(j, &to.weight, err)))
 		return rc;
 	way = read_word(j, "reclaim", ways, 2, to.sync, err);
 	if (way < 0)
@@ -137,10 +149,11 @@ static json_t *bytes(uint64_t n)
 
 json_t *cis_budget_json(const struct cis_budget *b)
 {
-	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:s, s:s, s:b}", "max_bytes", bytes(b->max_bytes), "target_bytes",
+	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:s, s:s, s:b, s:i}", "max_bytes", bytes(b->max_bytes), "target_bytes",
 			 bytes(b->target_bytes), "min_bytes", bytes(b->min_bytes), "stash_bytes", bytes(b->stash_bytes), "keep_bytes",
 			 bytes(b->keep_bytes), "pages", *b->pages ? json_string(b->pages) : json_null(), "prefetch", b->prefetch,
-			 "codec", cis_codec_name(b->codec), "reclaim", b->sync ? "sync" : "async", "parked", b->parked);
+			 "codec", cis_codec_name(b->codec), "reclaim", b->sync ? "sync" : "async", "parked", b->parked, "weight",
+			 (int)b->weight);
 }
 
 uint64_t cis_budget_limit(const struct cis_budget *b)

@@ -23,13 +23,17 @@
  * @parked:       it is held to @min_bytes, whatever the others say, until it is not any more
  * @keep_bytes:   with a store of pages, what of that stays in memory; UINT64_MAX: as cis_budget_opts() finds best
  * @pages:        that store's name, or ""
+ * @weight:       of the host's budget, beside other guests
  */
 struct cis_budget {
 	uint64_t max_bytes, target_bytes, min_bytes, stash_bytes, keep_bytes;
 	enum cis_codec codec;
 	bool sync, prefetch, parked;
+	unsigned weight;
 	char pages[CIS_BUDGET_PAGES_MAX + 1];
 };
+
+#define CIS_WEIGHT_MAX 10000u
 
 extern const struct cis_budget cis_budget_none;
 

@@ -9,11 +9,14 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/size.h"
 #include "image/meta.h"
 #include "pager/state.h"
 #include "store/layers.h"
 
-enum type { PATH, WHERE, WORD, LAYERS, NUMBER, YES_NO, DRAIN_WAIT, LEVEL };
+#define SIZE_LEAST ((uint64_t)1 << 20)
+
+enum type { PATH, WHERE, WORD, LAYERS, NUMBER, SIZE, YES_NO, DRAIN_WAIT, LEVEL };
 
 static const struct key {
 	const char *name;
@@ -37,6 +40,8 @@ static const struct key {
 	{ "upgrade_ms", NUMBER, offsetof(struct cis_config, upgrade_ms), 3600000 },
 	{ "stop", DRAIN_WAIT, offsetof(struct cis_config, stop_drains), 0 },
 	{ "state_layout", NUMBER, offsetof(struct cis_config, state_layout), CIS_STATE_LAYOUT_MAX },
+	{ "host_budget", SIZE, offsetof(struct cis_config, host_budget), 0 },
+	{ "idle_s", NUMBER, offsetof(struct cis_config, idle_s), 1000000 },
 	{ "awake_ms", NUMBER, offsetof(struct cis_config, awake_ms), 3600000 },
 	{ "user", WORD, offsetof(struct cis_config, user), 0 },
 	{ "harden", YES_NO, offsetof(struct cis_config, harden), 0 },
@@ -56,7 +61,7 @@ int cis_config_init(struct cis_config *c)
 		.control = strdup("/run/cistern/control.sock"), .keep = strdup("auto"), .traces = strdup("/var/lib/cistern/traces"),
 		.images = strdup("/var/lib/cistern/images"), .store_layers = strdup(""), .user = strdup(""), .guests = 4096,
 		.tries = 4, .store_deadline_ms = 10000, .fault_burst = 1000, .handshake_ms = 10000, .upgrade_ms = 10000,
-		.awake_ms = 100, .harden = true, .stop_drains = true, .neighbours = true, .detach = true, .log_level = CIS_LOG_INFO,
+		.idle_s = 60, .awake_ms = 100, .harden = true, .stop_drains = true, .neighbours = true, .detach = true, .log_level = CIS_LOG_INFO,
 	};
 	if (c->control && c->keep && c->traces && c->images && c->store_layers && c->user)
 		return 0;
@@ -117,6 +122,16 @@ static int set_number(unsigned *at, const struct key *key, const char *value, st
 	return 0;
 }
 
+static int set_size(uint64_t *at, const char *key, const char *value, struct cis_error *err)
+{
+	uint64_t bytes = 0;
+
+	if (strcmp(value, "none") && (cis_size_parse(value, &bytes) || bytes < SIZE_LEAST || bytes > INT64_MAX))
+		return cis_fail(err, EINVAL, "%s: '%s' is not a size from 1M on, like 12G, nor none", key, value);
+	*at = bytes;
+	return 0;
+}
+
 static int set(struct cis_config *c, const struct key *key, const char *value, struct cis_error *err)
 {
 	void *at = (char *)c + key->at;
@@ -135,6 +150,8 @@ static int set(struct cis_config *c, const struct key *key, const char *value, s
 		return set_layers(at, key->name, value, err);
 	case NUMBER:
 		return set_number(at, key, value, err);
+	case SIZE:
+		return set_size(at, key->name, value, err);
 	case DRAIN_WAIT:
 		if (strcmp(value, "drain") && strcmp(value, "wait"))
 			return cis_fail(err, EINVAL, "%s: '%s' is neither drain nor wait", key->name, value);

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/error.h"
 
@@ -26,6 +27,8 @@ struct cis_config {
 	unsigned upgrade_ms; /* upgrade_ms = N: a hand-over of which a step takes longer is given up */
 	bool stop_drains;   /* stop = drain|wait: fill guests wholly and let them go, or wait for them to end */
 	unsigned state_layout; /* state_layout = N: of what engines leave to each other; 0: the newest */
+	uint64_t host_budget; /* host_budget = SIZE|none: bytes that all guests may have together; 0: no limit */
+	unsigned idle_s;    /* idle_s = N: a guest that has done nothing for so long is idle; 0: none is */
 	unsigned awake_ms;  /* awake_ms = N: keep CPUs from idling deeply that long after a guest's last fault; 0: never */
 	char *user;	    /* user = NAME: whom the engine becomes; empty: it stays who it is */
 	bool harden;	    /* harden = yes|no: give up capabilities and system calls that are not needed */

@@ -209,6 +209,7 @@ static int start(struct cis_engine *e, int wire, struct cis_error *err)
 			return rc;
 		cis_log(CIS_LOG_WARN, "stores fail on purpose: %s (store_layers)", e->config->store_layers);
 	}
+	cis_host_budget_open(e);
 	rc = cis_harden_engine(e->config, err); /* what needs privilege has been opened; threads inherit what is left */
 	if (!rc)
 		rc = start_threads(e, err);
@@ -240,6 +241,7 @@ static void end(struct cis_engine *e)
 	cis_layers_unref(e->layers);
 	cis_keeper_link_destroy(e->link);
 	cis_awake_destroy(e->awake);
+	cis_host_budget_close(e);
 	cis_events_destroy(e->events);
 	if (e->epoll >= 0)
 		close(e->epoll);
@@ -290,6 +292,7 @@ static void loop(struct cis_engine *e)
 		cis_mailbox_run(&e->box);
 		if (cis_now_ns(NULL) >= next_tick) {
 			cis_guest_tick(e);
+			cis_host_budget_tick(e);
 			cis_daemon_log_tick();
 			next_tick = cis_now_ns(NULL) + TICK_MS * 1000000ull;
 		}

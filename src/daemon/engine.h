@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "daemon/config.h"
+#include "daemon/host_budget.h"
 #include "daemon/keeper_link.h"
 #include "daemon/mailbox.h"
 #include "daemon/sections.h"
@@ -112,6 +113,7 @@ struct cis_engine {
 	struct cis_api *api;
 	struct cis_events *events;
 	struct cis_awake *awake;
+	struct cis_host_budget host;
 };
 
 /**

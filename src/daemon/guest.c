@@ -236,6 +236,7 @@ static struct cis_guest *make(struct cis_engine *e, const char *id, const struct
 	g->record = opts->record;
 	g->budget = opts->budget;
 	g->pinned = opts->pinned;
+	g->share = UINT64_MAX;
 	if (opts->ns)
 		memcpy(g->ns, opts->ns, sizeof(g->ns));
 	else if (getrandom(g->ns, sizeof(g->ns), 0) != sizeof(g->ns))

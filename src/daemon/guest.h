@@ -14,6 +14,7 @@
 
 #include "daemon/budget.h"
 #include "daemon/engine.h"
+#include "daemon/host_budget.h"
 #include "vmm/handshake.h"
 
 enum cis_guest_state { CIS_GUEST_EXPECTED, CIS_GUEST_FILLING, CIS_GUEST_FILLED, CIS_GUEST_INDEPENDENT, CIS_GUEST_GONE };
@@ -66,6 +67,8 @@ struct cis_guest {
 	struct cis_budget budget;
 	bool pinned;
 	uint64_t ns[2]; /* its namespace in stores of pages */
+	uint64_t share; /* of the host's budget; UINT64_MAX: there is none, or it takes no part */
+	struct cis_guest_host host;
 	char error[sizeof(((struct cis_error *)0)->text)];
 
 	/* the connection */

@@ -8,7 +8,9 @@
 
 uint64_t cis_guest_limit(const struct cis_guest *g)
 {
-	return cis_budget_limit(&g->budget);
+	uint64_t limit = cis_budget_limit(&g->budget);
+
+	return limit < g->share ? limit : g->share;
 }
 
 bool cis_guest_is_limited(const struct cis_guest *g)
@@ -22,6 +24,8 @@ struct cis_reclaim_opts cis_guest_reclaim_opts(const struct cis_guest *g)
 
 	if (g->draining)
 		opts.budget_pages = UINT64_MAX;
+	else if (g->share != UINT64_MAX && g->share >> 12 < opts.budget_pages)
+		opts.budget_pages = g->share >> 12;
 	memcpy(opts.ns, g->ns, sizeof(opts.ns));
 	return opts;
 }
@@ -52,9 +56,14 @@ static const char *obstacle(const struct cis_guest *g)
 	return NULL;
 }
 
+bool cis_guest_can_be_limited(const struct cis_guest *g)
+{
+	return g->memory.uffd >= 0 && !obstacle(g);
+}
+
 int cis_guest_check_budget(const struct cis_guest *g, struct cis_error *err)
 {
-	const char *why = cis_guest_is_limited(g) ? obstacle(g) : NULL;
+	const char *why = cis_budget_limit(&g->budget) != UINT64_MAX ? obstacle(g) : NULL;
 
 	return why ? cis_fail(err, EINVAL, "guest %s cannot have a budget: %s", g->id, why) : 0;
 }
@@ -85,12 +94,15 @@ static void take(struct cis_guest *g, const struct cis_budget *budget, bool pinn
 int cis_guest_change_budget(struct cis_guest *g, const struct cis_budget *budget, bool pinned, struct cis_error *err)
 {
 	struct cis_budget was = g->budget;
+	uint64_t was_share = g->share;
 	bool was_pinned = g->pinned, had = cis_guest_may_be_away(g);
 	int rc = check_running(g, err);
 
 	if (rc)
 		return rc;
 	take(g, budget, pinned);
+	if (pinned)
+		g->share = UINT64_MAX; /* it takes no part any more */
 	rc = cis_guest_check_budget(g, err);
 	if (!rc) {
 		cis_guest_note_changed(g); /* before a page goes where an engine that follows would not look */
@@ -102,11 +114,28 @@ int cis_guest_change_budget(struct cis_guest *g, const struct cis_budget *budget
 	} else {
 		take(g, &was, was_pinned);
 	}
-	if (rc)
+	if (rc) {
+		g->share = was_share;
 		return rc;
+	}
 	if (cis_guest_is_limited(g))
 		cis_guest_depends(g);
 	return 0;
+}
+
+int cis_guest_hold_to(struct cis_guest *g, uint64_t share, struct cis_error *err)
+{
+	bool had = cis_guest_may_be_away(g);
+	uint64_t was = g->share;
+	int rc;
+
+	g->share = share;
+	rc = apply(g, had, err);
+	if (rc)
+		g->share = was;
+	else if (cis_guest_is_limited(g))
+		cis_guest_depends(g);
+	return rc;
 }
 
 void cis_guest_drains(struct cis_guest *g, bool yes)

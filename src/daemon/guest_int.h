@@ -56,6 +56,12 @@ bool cis_guest_may_be_away(const struct cis_guest *g);
 /** cis_guest_reclaim_opts() - for its pager, as it is now. */
 struct cis_reclaim_opts cis_guest_reclaim_opts(const struct cis_guest *g);
 
+/** cis_guest_can_be_limited() - its memory is known, and can be reclaimed. */
+bool cis_guest_can_be_limited(const struct cis_guest *g);
+
+/** cis_guest_hold_to() - its share of the host's budget is another; it has a seat.  Return: as cis_pager_reclaim(), and nothing is changed then. */
+int cis_guest_hold_to(struct cis_guest *g, uint64_t share, struct cis_error *err);
+
 /** cis_guest_drains() - while it is being drained there is no budget; @yes false: it is not any more. */
 void cis_guest_drains(struct cis_guest *g, bool yes);
 

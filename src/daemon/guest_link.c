@@ -273,6 +273,7 @@ void cis_guests_settle(struct cis_engine *e)
 	cis_conns_each(e, settle_noted, NULL);
 	cis_conns_each(e, settle_new, NULL);
 	cis_guest_tick(e);
+	cis_host_budget_tick(e);
 }
 
 /* What the keeper says. */

@@ -425,10 +425,35 @@ static int check_state(struct cis_guest *g, bool *ret_adopt, struct cis_error *e
 	return rc;
 }
 
+static const struct cis_reclaim_opts *first_reclaim(const struct cis_guest *g, struct cis_reclaim_opts *room)
+{
+	*room = cis_guest_reclaim_opts(g);
+	if (g->conn->exited) /* its pages are only to be forgotten */
+		room->budget_pages = UINT64_MAX;
+	return cis_guest_may_be_away(g) ? room : NULL;
+}
+
+/* One that turns out not to be reclaimable (its state is of an older layout, or the kernel cannot) takes no part in the host's budget. */
+static int make_seat(struct cis_guest *g, struct cis_seat_opts *opts, struct cis_error *err)
+{
+	struct cis_shard *shard = cis_engine_shard(g->engine);
+	struct cis_reclaim_opts reclaim;
+	int rc;
+
+	cis_host_budget_admit(g);
+	opts->reclaim = first_reclaim(g, &reclaim);
+	rc = cis_seat_create(shard, opts, &g->seat, err);
+	if (rc != -EOPNOTSUPP || g->share == UINT64_MAX || cis_budget_limit(&g->budget) != UINT64_MAX)
+		return rc;
+	g->share = UINT64_MAX;
+	g->host.is_refused = true;
+	opts->reclaim = first_reclaim(g, &reclaim);
+	return cis_seat_create(shard, opts, &g->seat, err);
+}
+
 int cis_guest_seat(struct cis_guest *g, struct cis_error *err)
 {
 	struct cis_engine *e = g->engine;
-	struct cis_reclaim_opts reclaim = cis_guest_reclaim_opts(g);
 	struct cis_seat_opts opts = {
 		.pager = {
 			.regions = g->regions, .nr_regions = g->nr_regions, .image = g->image,
@@ -444,13 +469,9 @@ int cis_guest_seat(struct cis_guest *g, struct cis_error *err)
 
 	if (rc || g->seat)
 		return rc;
-	if (g->conn->exited) /* its pages are only to be forgotten */
-		reclaim.budget_pages = UINT64_MAX;
-	if (cis_guest_may_be_away(g))
-		opts.reclaim = &reclaim;
 	lock_state(g, &g->state_map);
 	opts.pager.state = g->state_map;
-	return cis_seat_create(cis_engine_shard(e), &opts, &g->seat, err);
+	return make_seat(g, &opts, err);
 }
 
 static void note(struct cis_guest *g, bool ack)
@@ -492,6 +513,8 @@ void cis_guest_begin(struct cis_guest *g)
 	if (g->state < CIS_GUEST_FILLING)
 		cis_guest_move(g, CIS_GUEST_FILLING);
 	cis_seat_sit(g->seat);
+	if (!g->adopted)
+		cis_host_budget_divide(g->engine);
 	if (g->fill == CIS_FILL_NONE || g->record) /* a fill would take first touches away, so it waits */
 		cis_guest_filled(g, CIS_FILL_NONE);
 }

@@ -187,6 +187,25 @@ static void print_gauges(FILE *f, const struct row *rows, size_t n)
 		    offsetof(struct row, rep.memory_bytes));
 }
 
+/* What is not known is not said. */
+static void print_host(FILE *f, const struct cis_engine *e)
+{
+	const struct cis_host_budget *h = &e->host;
+	bool is_set = h->bytes != UINT64_MAX;
+
+	head(f, "cistern_host_budget_bytes", "gauge", "Bytes of memory that all guests may have together");
+	if (is_set)
+		fprintf(f, "cistern_host_budget_bytes %llu\n", (unsigned long long)h->bytes);
+	head(f, "cistern_host_divided_bytes", "gauge", "Bytes that were divided among those guests whose memory can be reclaimed");
+	if (is_set)
+		fprintf(f, "cistern_host_divided_bytes %llu\n", (unsigned long long)h->divided_bytes);
+	head(f, "cistern_host_pressure_ratio", "gauge", "Share of the last ten seconds in which somebody on the host waited for memory");
+	if (is_set && h->pressure_fd >= 0)
+		fprintf(f, "cistern_host_pressure_ratio %g\n", h->pressure / 1e4);
+	head(f, "cistern_idle_guests", "gauge", "Guests that have done nothing for a while, and are held to their least");
+	fprintf(f, "cistern_idle_guests %zu\n", cis_host_idle(e));
+}
+
 static void print_engine(FILE *f, struct cis_engine *e)
 {
 	size_t by_state[CIS_GUEST_GONE + 1] = { 0 }, stalled = 0;
@@ -203,6 +222,7 @@ static void print_engine(FILE *f, struct cis_engine *e)
 	fprintf(f, "cistern_takeover_seconds %.6f\n", (double)e->takeover_ns / 1e9);
 	head(f, "cistern_images", "gauge", "Open images");
 	fprintf(f, "cistern_images %zu\n", e->nr_images);
+	print_host(f, e);
 	head(f, "cistern_awake_seconds_total", "counter", "Time for which CPUs were kept from idling deeply");
 	fprintf(f, "cistern_awake_seconds_total %.3f\n", (double)cis_ledger_awake(e) / 1e9);
 }

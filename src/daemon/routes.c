@@ -134,7 +134,7 @@ static bool get_word(struct cis_request *req, json_t *body, const char *key, int
 static bool get_budget(struct cis_request *req, json_t *body, struct cis_budget *ret)
 {
 	static const char *const keys[] = { "max_bytes", "target_bytes", "min_bytes", "stash_bytes", "keep_bytes", "pages", "prefetch", "codec",
-					    "reclaim", "parked", NULL };
+					    "reclaim", "parked", "weight", NULL };
 	json_t *j = json_object_get(body, "budget");
 	struct cis_error err;
 
@@ -472,22 +472,47 @@ static void events(struct cis_request *req, const char *id)
 	cis_request_stream(req, query(req, "guest"));
 }
 
+/* null is no limit. */
+static bool get_host_budget(struct cis_request *req, json_t *body, uint64_t *ret)
+{
+	json_t *v = json_object_get(body, "host_budget_bytes");
+
+	if (v && !json_is_null(v) && (!json_is_integer(v) || json_integer_value(v) < (json_int_t)CIS_BUDGET_LEAST)) {
+		cis_request_refuse(req, "bad_request", "key 'host_budget_bytes' must be a number of bytes from 1 MiB on, or null");
+		return false;
+	}
+	if (v)
+		*ret = json_is_null(v) ? UINT64_MAX : (uint64_t)json_integer_value(v);
+	return true;
+}
+
+static json_t *render_config(const struct cis_engine *e)
+{
+	json_t *budget = e->host.bytes == UINT64_MAX ? json_null() : json_integer((json_int_t)e->host.bytes);
+
+	return json_pack("{s:s, s:o}", "log_level", cis_log_level_name(cis_log_level()), "host_budget_bytes", budget);
+}
+
 static void patch_config(struct cis_request *req, const char *id)
 {
-	static const char *const keys[] = { "log_level", NULL };
+	static const char *const keys[] = { "log_level", "host_budget_bytes", NULL };
 	json_t *body = body_of(req);
+	uint64_t budget = req->engine->host.bytes;
 	int level = -1;
 
 	(void)id;
 	if (!body)
 		return;
-	if (known_keys(req, body, keys) && get_word(req, body, "log_level", cis_log_level_parse, &level)) {
-		if (level < 0) {
-			cis_request_refuse(req, "bad_request", "key 'log_level' is missing");
+	if (known_keys(req, body, keys) && get_word(req, body, "log_level", cis_log_level_parse, &level) &&
+	    get_host_budget(req, body, &budget)) {
+		if (!json_object_size(body)) {
+			cis_request_refuse(req, "bad_request", "nothing to change");
 		} else {
-			cis_log_set_level((enum cis_log_level)level);
-			cis_request_answer(req, 200, json_pack("{s:s}", "log_level",
-							       cis_log_level_name((enum cis_log_level)level)));
+			if (level >= 0)
+				cis_log_set_level((enum cis_log_level)level);
+			if (budget != req->engine->host.bytes)
+				cis_host_budget_set(req->engine, budget);
+			cis_request_answer(req, 200, render_config(req->engine));
 		}
 	}
 	json_decref(body);

@@ -526,6 +526,12 @@ void cis_seat_pages(const struct cis_seat *seat, uint64_t *ret)
 	cis_pager_pages(seat->pager, ret);
 }
 
+void cis_seat_memory(struct cis_seat *seat, uint64_t *ret_refaults, uint64_t *ret_stash_bytes)
+{
+	*ret_refaults = cis_pager_refaults(seat->pager);
+	*ret_stash_bytes = cis_pager_stash_bytes(seat->pager);
+}
+
 struct ask {
 	struct cis_seat *seat;
 	struct cis_seat_report *report;

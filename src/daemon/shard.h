@@ -123,6 +123,9 @@ void cis_seat_killed(struct cis_seat *seat);
 /** cis_seat_pages() - its pages by state, without asking the shard; @ret has CIS_PAGE_STATES entries. */
 void cis_seat_pages(const struct cis_seat *seat, uint64_t *ret);
 
+/** cis_seat_memory() - likewise: pages asked for after they were reclaimed, and what memory those take that are now. */
+void cis_seat_memory(struct cis_seat *seat, uint64_t *ret_refaults, uint64_t *ret_stash_bytes);
+
 /** cis_seat_record_start(), cis_seat_record_stop() - likewise; see cis_pager_record_start(). */
 int cis_seat_record_start(struct cis_seat *seat);
 int cis_seat_record_stop(struct cis_seat *seat, uint32_t **ret, uint64_t *ret_nr);

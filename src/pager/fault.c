@@ -29,6 +29,8 @@ void cis_fault_answered(struct cis_pager *p, const struct cis_fault *f, uint64_t
 	if (p->stalled && cis_bit_test(p->stalled, f->pgno))
 		unstall(p, f->pgno);
 	++*class;
+	if (class == &p->stats->faults_stashed || class == &p->stats->faults_far)
+		__atomic_store_n(&p->refaults, p->refaults + 1, __ATOMIC_RELAXED);
 	cis_hist_add(&p->stats->fault_ns, cis_pager_now(p) - f->since_ns);
 }
 

@@ -168,6 +168,7 @@ struct cis_pager {
 
 	uint64_t nr_left, left_ns; /* events in the ring that the last run had no time for; when the first was read */
 	uint64_t faulted_ns; /* when faults were acted on last */
+	uint64_t refaults; /* read by others */
 	uint64_t slice_ns;	   /* what the last run took; 0: next to nothing */
 	unsigned slice_events;
 

@@ -323,7 +323,10 @@ uint64_t cis_pager_far(const struct cis_pager *p);
  */
 bool cis_pager_part(struct cis_pager *p);
 
-/** cis_pager_stash_bytes() - memory that the stash takes. */
+/** cis_pager_refaults() - faults on pages that had been reclaimed, as long as this pager is; any thread. */
+uint64_t cis_pager_refaults(const struct cis_pager *p);
+
+/** cis_pager_stash_bytes() - memory that the stash takes; any thread. */
 uint64_t cis_pager_stash_bytes(struct cis_pager *p);
 
 /** cis_pager_moved() - see struct cis_pages_opts; the namespace is this pager's. */

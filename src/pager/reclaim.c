@@ -85,6 +85,11 @@ uint64_t cis_pager_far(const struct cis_pager *p)
 	return pages[CIS_PAGE_INFLIGHT] + pages[CIS_PAGE_FAR] + pages[CIS_PAGE_CLEAN];
 }
 
+uint64_t cis_pager_refaults(const struct cis_pager *p)
+{
+	return __atomic_load_n(&p->refaults, __ATOMIC_RELAXED);
+}
+
 uint64_t cis_pager_stash_bytes(struct cis_pager *p)
 {
 	return p->reclaim.stash.area ? cis_stash_used(&p->reclaim.stash) : 0;

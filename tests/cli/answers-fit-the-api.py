@@ -134,6 +134,8 @@ def refusals(d, folder):
     d.call("PUT", guest, {"image": folder + "/a.cis", "budget": {"codec": "deflate"}}, 400, "bad_request")
     d.call("PUT", guest, {"image": folder + "/a.cis", "budget": {"reclaim": True}}, 400, "bad_request")
     d.call("PUT", guest, {"image": folder + "/a.cis", "budget": {"parked": 1}}, 400, "bad_request")
+    d.call("PUT", guest, {"image": folder + "/a.cis", "budget": {"weight": 0}}, 400, "bad_request")
+    d.call("PUT", guest, {"image": folder + "/a.cis", "budget": {"weight": 10001}}, 400, "bad_request")
     d.call("PUT", guest, {"image": folder + "/a.cis", "budget": {"parked": True}, "pinned": True}, 400, "bad_request")
     d.call("PUT", guest, {"image": folder + "/a.cis", "budget": {"max_bytes": 2 << 20}, "pinned": True}, 400, "bad_request")
     d.call("PUT", "/v1/guests/-g", {"image": folder + "/a.cis"}, 400, "bad_request")
@@ -150,6 +152,9 @@ def refusals(d, folder):
     d.call("PUT", guest, {"image": "/" + 300 * "\u20ac"}, 400, "bad_request")  # longer than a message, which ends within a character
     d.call("DELETE", "/v1/health", None, 405, "bad_method")
     d.call("PATCH", "/v1/config", {"log_level": "loud"}, 400, "bad_request")
+    d.call("PATCH", "/v1/config", {}, 400, "bad_request")
+    d.call("PATCH", "/v1/config", {"host_budget_bytes": 1048575}, 400, "bad_request")
+    d.call("PATCH", "/v1/config", {"host_budget_bytes": "12G"}, 400, "bad_request")
 
 
 def expected_guest(d, folder):
@@ -228,6 +233,9 @@ def main():
             d.call("GET", "/v1/metrics")
             d.call("GET", "/v1/guests")
             d.call("PATCH", "/v1/config", {"log_level": "warn"})
+            d.call("PATCH", "/v1/config", {"host_budget_bytes": 12 << 30})
+            d.call("GET", "/v1/metrics")
+            d.call("PATCH", "/v1/config", {"host_budget_bytes": None, "log_level": "info"})
             d.call("POST", "/v1/upgrade", {"exec": "relative"}, 400, "bad_request")
             d.call("POST", "/v1/upgrade", {"exec": "/bin/false"}, 500, "upgrade_failed")
             d.call("POST", "/v1/upgrade", {"speed": 1}, 400, "bad_request")

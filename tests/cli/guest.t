@@ -50,9 +50,9 @@ $ cistern guest show web-1 --json | python3 -c 'import json, sys; g = json.load(
 web-1 4
 
 # Budgets: what is not said stays as it is.
-$ cistern guest set web-1 --budget 2M --max 3M --min 1M --stash 64M --codec zstd --reclaim sync --pinned no; tail -1 requests
+$ cistern guest set web-1 --budget 2M --max 3M --min 1M --stash 64M --codec zstd --reclaim sync --weight 200 --pinned no; tail -1 requests
 web-1: budget 2.0 MiB, resident 4.1 MiB, remote 0 B in 0 B
-PATCH /v1/guests/web-1 {"budget":{"target_bytes":2097152,"max_bytes":3145728,"min_bytes":1048576,"stash_bytes":67108864,"codec":"zstd","reclaim":"sync"},"pinned":false}
+PATCH /v1/guests/web-1 {"budget":{"target_bytes":2097152,"max_bytes":3145728,"min_bytes":1048576,"stash_bytes":67108864,"weight":200,"codec":"zstd","reclaim":"sync"},"pinned":false}
 
 $ cistern guest set web-2 --pinned yes --json | head -2; cistern guest set web-2 --budget none --max none --stash none; tail -2 requests
 {

@@ -204,7 +204,7 @@ def upgrades_do_not_disturb(daemon):
         guest.do("verify")
         shown = daemon.guest("g%d" % i)
         assert shown["budget"] == {"max_bytes": BUDGET, "target_bytes": None, "min_bytes": 1 << 20, "stash_bytes": 64 << 20, "keep_bytes": None,
-                                   "pages": None, "prefetch": True, "codec": "mask", "reclaim": "async", "parked": False}, shown
+                                   "pages": None, "prefetch": True, "codec": "mask", "reclaim": "async", "parked": False, "weight": 100}, shown
         keeps_to(daemon, "g%d" % i, guest, BUDGET)
         expect(guest.end(), wrong_pages=0, poisoned=0)
 

@@ -30,7 +30,7 @@ static void test_all_keys(void **state)
 	struct cis_config c;
 
 	assert_int_equal(load("# all kinds\n\n  control = /c.sock # here\nkeep=/k\nstore_layers = fault:every=3\nguests = 12\nstop = wait\n"
-			      "user = nobody\nharden = no\ndetach = yes\nlog_level = debug\nimages = /a:/b", &c, NULL), 0);
+			      "user = nobody\nharden = no\ndetach = yes\nlog_level = debug\nimages = /a:/b\nhost_budget = 12G\nidle_s = 5", &c, NULL), 0);
 	assert_string_equal(c.control, "/c.sock");
 	assert_string_equal(c.keep, "/k");
 	assert_string_equal(c.store_layers, "fault:every=3");
@@ -42,6 +42,8 @@ static void test_all_keys(void **state)
 	assert_int_equal(c.log_level, CIS_LOG_DEBUG);
 	assert_string_equal(c.images, "/a:/b");
 	assert_string_equal(c.traces, "/var/lib/cistern/traces");
+	assert_int_equal(c.host_budget, 12ull << 30);
+	assert_int_equal(c.idle_s, 5);
 	cis_config_fini(&c);
 }
 
@@ -67,6 +69,9 @@ static void test_what_is_wrong_is_refused(void **state)
 		{ "shards = 257", "1: shards: '257' is not a number from 0 to 256" },
 		{ "shards = -1", "1: shards: '-1' is not a number from 0 to 256" },
 		{ "shards = 1 2", "1: shards: '1 2' is not a number from 0 to 256" },
+		{ "host_budget = 1023K", "1: host_budget: '1023K' is not a size from 1M on, like 12G, nor none" },
+		{ "host_budget = all", "1: host_budget: 'all' is not a size from 1M on, like 12G, nor none" },
+		{ "host_budget = 9223372036854775808", "1: host_budget: '9223372036854775808' is not a size from 1M on, like 12G, nor none" },
 		{ "stop = now", "1: stop: 'now' is neither drain nor wait" },
 		{ "harden = maybe", "1: harden: 'maybe' is neither yes nor no" },
 		{ "log_level = loud", "1: log_level: 'loud' is none of error, warn, info, debug" },

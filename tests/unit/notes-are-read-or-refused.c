@@ -16,7 +16,7 @@ static char *make(void)
 		.store = "", .state = CIS_GUEST_FILLED, .policy = CIS_POLICY_STALL, .fill = CIS_FILL_HOT, .record = true,
 		.acked = true, .in_place = true, .image_id = { 1, 2, 3 }, .pinned = true,
 		.budget = { .max_bytes = 64 << 20, .target_bytes = UINT64_MAX, .min_bytes = 2 << 20, .stash_bytes = 5 << 20,
-			    .codec = CIS_CODEC_ZSTD, .sync = true },
+			    .codec = CIS_CODEC_ZSTD, .sync = true, .parked = true, .weight = 77 },
 	};
 	struct cis_conn c = { .taken = 500, .nr_fds = 2 };
 	char *text;
@@ -47,7 +47,8 @@ static void test_what_is_written_is_read(void **state)
 	assert_int_equal(n->stream_bytes, 500);
 	assert_int_equal(n->nr_fds, 2);
 	assert_int_equal(n->image_id[2], 3);
-	assert_true(n->pinned && n->budget.sync);
+	assert_true(n->pinned && n->budget.sync && n->budget.parked);
+	assert_int_equal(n->budget.weight, 77);
 	assert_int_equal(n->budget.max_bytes, 64 << 20);
 	assert_true(n->budget.target_bytes == UINT64_MAX);
 	assert_int_equal(n->budget.min_bytes, 2 << 20);
@@ -110,6 +111,8 @@ static void test_values_are_checked(void **state)
 	refuse(with("budget", json_true()), -EBADMSG, "budget");
 	refuse(with("budget", json_pack("{s:i}", "max_bytes", 4096)), -EBADMSG, "max_bytes");
 	refuse(with("budget", json_pack("{s:s}", "codec", "gzip")), -EBADMSG, "codec");
+	refuse(with("budget", json_pack("{s:i}", "weight", 0)), -EBADMSG, "weight");
+	refuse(with("budget", json_pack("{s:i}", "parked", 1)), -EBADMSG, "parked");
 }
 
 static void test_what_is_no_note_is_refused(void **state)
