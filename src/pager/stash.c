@@ -8,7 +8,8 @@
 #include "pager/state.h"
 
 #define PAGE  4096u
-#define SPARE ((uint64_t)16 * CIS_STASH_SEGMENT) /* empty ones that keep their memory: to get it back costs more than copying a page */
+#define SPARE 16u /* empty segments that keep their memory: to get it back costs more than copying a page */
+#define LOOKS 64u /* at segments, when one has become empty */
 
 int cis_value_check(const struct cis_value *v, uint64_t id, uint64_t room)
 {
@@ -31,7 +32,8 @@ int cis_stash_init(struct cis_stash *s, char *area, uint64_t bytes, uint64_t lim
 	pthread_mutex_init(&s->lock, NULL);
 	s->queue = calloc(bytes / CIS_STASH_SEGMENT, sizeof(*s->queue));
 	s->queued = calloc(bytes / CIS_STASH_SEGMENT, sizeof(*s->queued));
-	return s->queue && s->queued ? cis_log_create(bytes, CIS_STASH_SEGMENT, limit, &s->log) : -ENOMEM;
+	s->backed = calloc(bytes / CIS_STASH_SEGMENT, sizeof(*s->backed));
+	return s->queue && s->queued && s->backed ? cis_log_create(bytes, CIS_STASH_SEGMENT, limit, &s->log) : -ENOMEM;
 }
 
 void cis_stash_fini(struct cis_stash *s)
@@ -41,6 +43,7 @@ void cis_stash_fini(struct cis_stash *s)
 	cis_log_destroy(s->log);
 	free(s->queue);
 	free(s->queued);
+	free(s->backed);
 	pthread_mutex_destroy(&s->lock);
 	s->area = NULL;
 }
@@ -57,6 +60,21 @@ static void enqueue(struct cis_stash *s, uint32_t segment)
 		return;
 	s->queued[segment] = true;
 	s->queue[s->tail++ % slots(s)] = segment;
+}
+
+static uint32_t segment_of(uint32_t loc)
+{
+	return (uint32_t)(cis_log_off(loc) / CIS_STASH_SEGMENT);
+}
+
+static void takes_memory(struct cis_stash *s, uint32_t segment)
+{
+	if (s->backed[segment])
+		return;
+	s->backed[segment] = true;
+	s->nr_backed++;
+	if (segment >= s->end)
+		s->end = s->look = segment + 1;
 }
 
 static void opened(struct cis_stash *s, uint32_t segment)
@@ -76,7 +94,7 @@ void cis_stash_seal(struct cis_stash *s)
 
 void cis_stash_requeue(struct cis_stash *s, uint32_t loc)
 {
-	uint32_t segment = (uint32_t)(cis_log_off(loc) / CIS_STASH_SEGMENT);
+	uint32_t segment = segment_of(loc);
 
 	pthread_mutex_lock(&s->lock);
 	if (segment != s->open)
@@ -106,10 +124,10 @@ static uint32_t alloc(struct cis_stash *s, uint32_t bytes, bool spare)
 
 	pthread_mutex_lock(&s->lock);
 	loc = cis_log_alloc(s->log, bytes, spare);
-	if (loc)
-		opened(s, (uint32_t)(cis_log_off(loc) / CIS_STASH_SEGMENT));
-	if (loc && cis_log_off(loc) + CIS_STASH_SEGMENT > s->backed)
-		s->backed = (cis_log_off(loc) & ~(uint64_t)(CIS_STASH_SEGMENT - 1)) + CIS_STASH_SEGMENT;
+	if (loc) {
+		opened(s, segment_of(loc));
+		takes_memory(s, segment_of(loc));
+	}
 	pthread_mutex_unlock(&s->lock);
 	return loc;
 }
@@ -150,15 +168,19 @@ bool cis_stash_victim(struct cis_stash *s, uint64_t *ret_from, uint64_t *ret_end
 	return true;
 }
 
-/* The lowest are used again first, so what is far above what is used is not wanted soon. */
+/* The lowest are used again first, so it goes downwards; each call a few steps, as there is one for each that becomes empty. */
 static void give_back(struct cis_stash *s)
 {
-	uint64_t keep = cis_log_used(s->log) + SPARE, top = s->backed - CIS_STASH_SEGMENT;
+	uint64_t keep = cis_log_used(s->log) / CIS_STASH_SEGMENT + SPARE;
 
-	while (s->backed > keep && !cis_log_segment_live(s->log, (uint32_t)(top / CIS_STASH_SEGMENT))) {
-		madvise(s->area + top, CIS_STASH_SEGMENT, MADV_REMOVE);
-		s->backed = top;
-		top -= CIS_STASH_SEGMENT;
+	for (unsigned i = 0; i < LOOKS && s->nr_backed > keep; i++) {
+		uint32_t segment = s->look = (s->look ? s->look : s->end) - 1;
+
+		if (!s->backed[segment] || segment == s->open || cis_log_segment_live(s->log, segment))
+			continue;
+		madvise(s->area + (uint64_t)segment * CIS_STASH_SEGMENT, CIS_STASH_SEGMENT, MADV_REMOVE);
+		s->backed[segment] = false;
+		s->nr_backed--;
 	}
 }
 
@@ -167,7 +189,7 @@ void cis_stash_free(struct cis_stash *s, uint32_t loc)
 	uint32_t bytes = cis_value_bytes(cis_stash_at(s, loc));
 
 	pthread_mutex_lock(&s->lock);
-	if (cis_log_free(s->log, loc, bytes) != CIS_LOG_NONE)
+	if (cis_log_free(s->log, loc, bytes) != CIS_LOG_NONE || !cis_log_live(s->log))
 		give_back(s);
 	pthread_mutex_unlock(&s->lock);
 }
@@ -180,10 +202,8 @@ int cis_stash_claim(struct cis_stash *s, uint32_t loc, uint64_t id)
 	if (!loc || off + sizeof(*v) > s->bytes || cis_value_check(v, id, s->bytes - off) ||
 	    !cis_log_claim(s->log, loc, cis_value_bytes(v)))
 		return -EBADMSG;
-	enqueue(s, (uint32_t)(off / CIS_STASH_SEGMENT));
-	off = (off & ~(uint64_t)(CIS_STASH_SEGMENT - 1)) + CIS_STASH_SEGMENT;
-	if (s->backed < off)
-		s->backed = off;
+	enqueue(s, segment_of(loc));
+	takes_memory(s, segment_of(loc));
 	return 0;
 }
 

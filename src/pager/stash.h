@@ -52,7 +52,8 @@ struct cis_stash {
 	uint64_t head, tail;  /* of it */
 	bool *queued;	      /* by segment: it is in the queue, once */
 	uint32_t open;	      /* the segment that takes values */
-	uint64_t backed;      /* bytes below which segments may have memory; those above are holes */
+	bool *backed;	      /* by segment: it may have memory */
+	uint32_t nr_backed, end, look; /* of them; one past the last; where give_back() looks next, downwards */
 };
 
 int cis_stash_init(struct cis_stash *s, char *area, uint64_t bytes, uint64_t limit);

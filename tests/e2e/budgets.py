@@ -41,6 +41,16 @@ def resident(daemon, name):
     return daemon.guest(name)["memory"]["resident_bytes"]
 
 
+def state_bytes(daemon, guests):
+    """Memory of the state memfds of so many guests, which have room for what is reclaimed."""
+    folder, found = "/proc/%d/fd" % daemon.engine(), {}
+    for fd in os.listdir(folder):
+        if "cistern-state" in rig.link(daemon.engine(), fd):
+            found[os.stat(folder + "/" + fd).st_ino] = os.stat(folder + "/" + fd).st_blocks * 512
+    assert len(found) == guests, found
+    return sum(found.values())
+
+
 def keeps_to(daemon, name, guest, budget, slack=SLACK):
     shown, there = resident(daemon, name), file_bytes(guest)
     assert shown <= budget + slack and there <= budget + slack, (shown, there, budget)
@@ -110,6 +120,25 @@ def budgets_change_while_it_runs(daemon):
         assert daemon.wait(name, "independent")["memory"]["stashed_bytes"] == 0
         guest.do("verify")
         expect(guest.end(), wrong_pages=0, poisoned=0)
+        daemon.wait(name, "gone")
+
+
+def what_is_not_needed_is_given_back(daemon):
+    """Memory that held what was reclaimed, in whatever order that came back."""
+    memory, image = make_image(daemon, pages=PAGES, kind=2)
+    for order in ("sequential", "reverse", "random"):
+        guest = Guest(daemon, daemon.put(order, image, fill="none", budget={"max_bytes": 1 << 20, "codec": "raw"}), "--expect", memory, *COPIED,
+                      "--order", order, do="-")
+        guest.do("read")
+        shrinks_to(daemon, order, guest, 1 << 20)
+        out = daemon.guest(order)["memory"]["stashed_bytes"]
+        assert state_bytes(daemon, 1) > out > 14 << 20, (out, state_bytes(daemon, 1))
+        limit(daemon, order, max_bytes=None)
+        guest.do("read")
+        assert daemon.guest(order)["memory"]["stashed_bytes"] == 0
+        assert state_bytes(daemon, 1) < 6 << 20, state_bytes(daemon, 1)
+        expect(guest.end(), wrong_pages=0, poisoned=0)
+        daemon.wait(order, "gone")
 
 
 def who_was_independent_is_not_any_more(daemon):
@@ -381,7 +410,7 @@ def a_full_stash_stops_it(daemon):
     expect(guest.end(), wrong_pages=0, poisoned=0)
 
 
-TESTS = [every_byte_is_right, budgets_change_while_it_runs, who_was_independent_is_not_any_more, balloons_storm_beside_it,
+TESTS = [every_byte_is_right, budgets_change_while_it_runs, what_is_not_needed_is_given_back, who_was_independent_is_not_any_more, balloons_storm_beside_it,
          engines_die_while_reclaiming, upgrades_do_not_disturb, to_an_engine_that_has_no_stash, what_was_said_is_known_to_all_engines,
          pages_come_ahead_where_there_is_a_trend, parked_guests_run_and_come_back, drained_guests_have_all_of_it, a_drain_in_vain_gives_budgets_back, what_cannot_be_reclaimed_is_refused, a_full_stash_stops_it]
 for test in (engines_die_while_reclaiming, what_was_said_is_known_to_all_engines, parked_guests_run_and_come_back):
