@@ -24,11 +24,17 @@ void cis_remote_forget(struct cis_pager *p, uint64_t pgno, uint64_t word)
 	}
 }
 
+/* A worker may be writing there.  What is read counts only if a page's word, which is written after its value, says the same. */
+__attribute__((no_sanitize("thread"))) static uint64_t pgno_at(const struct cis_value *v)
+{
+	return *(const volatile uint64_t *)&v->id >> 24;
+}
+
 const struct cis_value *cis_remote_next(const struct cis_pager *p, uint64_t *at, uint64_t end, uint64_t *ret_word)
 {
 	while (*at < end) {
 		const struct cis_value *v = (const struct cis_value *)(p->reclaim.stash.area + *at);
-		uint64_t pgno = v->id >> 24, word = pgno < p->nr_pages ? cis_word_load(p, pgno) : 0;
+		uint64_t pgno = pgno_at(v), word = pgno < p->nr_pages ? cis_word_load(p, pgno) : 0;
 
 		if (cis_word_stashed(word) && cis_log_off(cis_word_cookie(word)) == *at) {
 			*at += (cis_value_bytes(v) + CIS_LOG_UNIT - 1) & ~(uint64_t)(CIS_LOG_UNIT - 1);
