@@ -132,6 +132,7 @@ int cis_gone_get(struct cis_engine *e, const json_t *j, struct cis_guest **ret, 
 {
 	const char *text = json_string_value(json_object_get(j, "note"));
 	const json_t *pages = json_object_get(j, "pages");
+	uint64_t serial = cis_json_number(j, "serial");
 	struct cis_guest_note *note;
 	struct cis_guest *g;
 	int rc;
@@ -141,7 +142,10 @@ int cis_gone_get(struct cis_engine *e, const json_t *j, struct cis_guest **ret, 
 	rc = cis_guest_note_parse(text ? text : "", text ? strlen(text) : 0, &note, err);
 	if (rc)
 		return rc;
-	rc = cis_guest_of_note(e, note, &g, err);
+	if (serial && serial != note->serial)
+		rc = cis_fail(err, EBADMSG, "a gone guest has two numbers, %llu and %llu", (unsigned long long)serial, (unsigned long long)note->serial);
+	else
+		rc = cis_guest_of_note(e, note, &g, err);
 	cis_guest_note_destroy(note);
 	if (rc)
 		return rc;
