@@ -344,6 +344,7 @@ int main(int argc, char **argv)
 
 	if (argc == 4)
 		return be_keeper(argv[2], atoi(argv[3]));
+	check_native(argc, argv);
 	if (readlink("/proc/self/exe", self, sizeof(self) - 1) < 0)
 		return 1;
 	return cmocka_run_group_tests(tests, NULL, NULL);

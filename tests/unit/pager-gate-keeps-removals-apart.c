@@ -203,9 +203,10 @@ static void nothing_is_read_while_pages_go_in(void **state)
 	unlink(path);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(nothing_is_read_while_pages_go_in) };
 
+	check_native(argc, argv);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

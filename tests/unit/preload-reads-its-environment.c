@@ -165,5 +165,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_arguments_name_the_ram),
 	};
 
-	return argc > 1 && !strcmp(argv[1], "--check") ? check_here() : cmocka_run_group_tests(tests, setup, teardown);
+	if (argc > 1 && !strcmp(argv[1], "--check"))
+		return check_here();
+	check_native(argc, argv);
+	return cmocka_run_group_tests(tests, setup, teardown);
 }

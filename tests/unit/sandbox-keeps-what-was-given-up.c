@@ -115,12 +115,13 @@ static void capabilities_are_gone(void **state)
 		assert_int_equal(in_child(another_user), 0);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(calls_are_refused),
 		cmocka_unit_test(capabilities_are_gone),
 	};
 
+	check_native(argc, argv);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

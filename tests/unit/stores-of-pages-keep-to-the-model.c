@@ -6,6 +6,8 @@
  */
 #include "pages.h"
 
+#include <liburing.h>
+
 #define NAMESPACES 3u
 #define PAGES	   2600u
 #define OPS	   128u
@@ -317,6 +319,10 @@ int main(void)
 		cmocka_unit_test(with_room),
 		cmocka_unit_test(without_room),
 	};
+	struct io_uring ring;
 
+	if (io_uring_queue_init(8, &ring, 0))
+		check_skip("this kernel gives no io_uring here");
+	io_uring_queue_exit(&ring);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
