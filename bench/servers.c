@@ -39,7 +39,7 @@ static void exec_server(struct bench_server *s, const char *port)
 	if (!strcmp(s->kind, "valkey"))
 		execlp("redis-server", "redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", s->folder, (char *)NULL);
 	else
-		execlp("memcached", "memcached", "-p", port, "-l", "127.0.0.1", "-U", "0", "-M", "-m", "1024", "-u", "root", "-t", "1", (char *)NULL);
+		execlp("memcached", "memcached", "-p", port, "-l", "127.0.0.1", "-U", "0", "-M", "-o", "slab_automove=0", "-m", "1024", "-u", "root", "-t", "1", (char *)NULL);
 	perror(s->kind);
 	_exit(1);
 }

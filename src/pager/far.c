@@ -367,6 +367,8 @@ static void forget_page(struct cis_pager *p, uint64_t pgno)
 
 	if (cis_word_state(word) == CIS_PAGE_FAR || cis_word_state(word) == CIS_PAGE_CLEAN)
 		cis_remote_forget(p, pgno, word);
+	else if (cis_word_state(word) == CIS_PAGE_STASHED)
+		cis_writeback_undo(p, pgno, cis_word_generation(word));
 }
 
 static void forget_part(struct cis_pager *p, uint64_t part)

@@ -106,6 +106,7 @@ struct cis_reclaim {
 	uint32_t *fifo;	      /* of nr_pages slots: pages in the order in which they came, those that have gone among them */
 	uint64_t head, tail;  /* of it; slot number n is in n % nr_pages */
 	uint64_t *listed;     /* bitmap: it is in the list, so each page once at most */
+	uint64_t *unsure; /* bits: of pages in the stash, that a put may have left in the store all the same, under the same key */
 	uint64_t scanned;     /* pages below were looked at, whether they are resident; those that come are listed as they come */
 	struct cis_stash stash;
 	unsigned jobs_out;
@@ -501,6 +502,8 @@ void cis_writeback_step(struct cis_pager *p);
 uint64_t cis_writeback_deadline(const struct cis_pager *p);
 /** cis_writeback_orphan() - the value at @loc is being written, and not wanted any more. */
 void cis_writeback_orphan(struct cis_pager *p, uint32_t loc);
+/** cis_writeback_undo() - a page has left the stash and is not going to be put: delete what a put before may have left. */
+void cis_writeback_undo(struct cis_pager *p, uint64_t pgno, uint32_t generation);
 bool cis_writeback_quiesce(struct cis_pager *p);
 
 static inline struct cis_key cis_page_key(const struct cis_pager *p, uint64_t pgno, uint32_t generation)

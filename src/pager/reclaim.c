@@ -39,7 +39,8 @@ int cis_reclaim_init(struct cis_pager *p)
 	rc = cis_stash_init(&r->stash, p->o.state.stash, p->o.state.stash_bytes, p->o.state.stash_bytes);
 	r->fifo = lazy(p->nr_pages * sizeof(*r->fifo));
 	r->listed = lazy(cis_bitmap_words(p->nr_pages) * sizeof(*r->listed));
-	return rc || !r->fifo || !r->listed ? -ENOMEM : 0;
+	r->unsure = lazy(cis_bitmap_words(p->nr_pages) * sizeof(*r->unsure));
+	return rc || !r->fifo || !r->listed || !r->unsure ? -ENOMEM : 0;
 }
 
 void cis_reclaim_fini(struct cis_pager *p)
@@ -50,6 +51,8 @@ void cis_reclaim_fini(struct cis_pager *p)
 		munmap(r->fifo, p->nr_pages * sizeof(*r->fifo));
 	if (r->listed)
 		munmap(r->listed, cis_bitmap_words(p->nr_pages) * sizeof(*r->listed));
+	if (r->unsure)
+		munmap(r->unsure, cis_bitmap_words(p->nr_pages) * sizeof(*r->unsure));
 	cis_stash_fini(&r->stash);
 }
 
@@ -58,7 +61,7 @@ size_t cis_reclaim_memory(const struct cis_pager *p)
 	const struct cis_reclaim *r = &p->reclaim;
 	uint64_t slots = r->tail < p->nr_pages ? r->tail : p->nr_pages;
 
-	return r->on ? slots * sizeof(*r->fifo) + cis_bitmap_words(p->nr_pages) * 8 + cis_log_memory(r->stash.log) : 0;
+	return r->on ? slots * sizeof(*r->fifo) + 2 * cis_bitmap_words(p->nr_pages) * 8 + cis_log_memory(r->stash.log) : 0;
 }
 
 uint64_t cis_pager_resident(const struct cis_pager *p)

@@ -11,6 +11,7 @@ void cis_remote_forget(struct cis_pager *p, uint64_t pgno, uint64_t word)
 	switch (cis_word_state(word)) {
 	case CIS_PAGE_STASHED:
 		cis_stash_free(&p->reclaim.stash, cis_word_cookie(word));
+		cis_writeback_undo(p, pgno, cis_word_generation(word));
 		break;
 	case CIS_PAGE_INFLIGHT:
 		cis_writeback_orphan(p, cis_word_cookie(word));
@@ -202,6 +203,8 @@ static int adopt_page(struct cis_pager *p, uint64_t pgno, struct cis_error *err)
 	if (cis_word_state(word) == CIS_PAGE_INFLIGHT) { /* it may have come there, and is written once more */
 		word = cis_word_make(CIS_PAGE_STASHED, cis_word_generation(word), cis_word_cookie(word));
 		cis_word_store(p, pgno, word);
+		if (p->reclaim.unsure)
+			cis_bit_set(p->reclaim.unsure, pgno);
 		CIS_POINT(adopt_inflight);
 	}
 	if (cis_word_state(word) == CIS_PAGE_STASHED &&

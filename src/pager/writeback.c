@@ -26,6 +26,18 @@ void cis_writeback_orphan(struct cis_pager *p, uint32_t loc)
 	cis_stash_free(&p->reclaim.stash, loc); /* of an engine before this one */
 }
 
+/* A store that says where it has a page takes no harm: what has not been claimed is nobody's there. */
+void cis_writeback_undo(struct cis_pager *p, uint64_t pgno, uint32_t generation)
+{
+	struct cis_reclaim *r = &p->reclaim;
+
+	if (!cis_bit_test(r->unsure, pgno))
+		return;
+	cis_bit_clear(r->unsure, pgno);
+	if (r->o.pages && !r->o.pages->ops->claim)
+		cis_far_delete(p, pgno, generation, 0);
+}
+
 static void unlink_put(struct cis_put *put)
 {
 	struct cis_put **at = &put->p->reclaim.puts;
@@ -43,13 +55,16 @@ static void refused(struct cis_put *put, int code)
 	struct cis_reclaim *r = &p->reclaim;
 	struct cis_error err;
 
-	if (!put->orphan)
+	if (!put->orphan) {
 		cis_word_store(p, put->pgno, cis_word_make(CIS_PAGE_STASHED, cis_word_generation(put->word), put->loc));
+		cis_bit_set(r->unsure, put->pgno);
+	}
 	cis_stash_requeue(&r->stash, put->loc);
 	if (code == -ECANCELED)
 		return;
 	p->stats->errors_put++;
-	cis_fail(&err, -code, "pages cannot be written to the store: %s", strerror(-code));
+	cis_fail(&err, -code, "pages cannot be written to the store: %s",
+		 code == -EPERM ? "it might lose them ('cistern store check' says why)" : strerror(-code));
 	cis_pager_now(p);
 	cis_trouble_tell(p, CIS_TROUBLE_PUT, &err);
 	r->put_pause_ns = !r->put_pause_ns ? FIRST_WAIT_NS : r->put_pause_ns < MAX_WAIT_NS / 2 ? 2 * r->put_pause_ns : MAX_WAIT_NS;
@@ -71,6 +86,7 @@ static void done(struct cis_store_req *req, int code)
 		p->reclaim.put_pause_ns = 0;
 	}
 	if (!code && !put->orphan) {
+		cis_bit_clear(p->reclaim.unsure, put->pgno);
 		cis_word_store(p, put->pgno, cis_word_make(CIS_PAGE_FAR, generation, req->loc));
 		CIS_POINT(put_far);
 	}
