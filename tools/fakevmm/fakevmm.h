@@ -9,6 +9,7 @@
 #define FAKEVMM_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -68,12 +69,14 @@ struct region {
  * @busy:    changes under way
  * @changes: begun so far; a reader that saw no change may insist on one content
  * @version: of what was last written over all of it; 0: never was
+ * @lock:    of a change's begin and end, not of the change
  */
 struct page {
 	_Atomic uint32_t changes, version;
 	_Atomic uint16_t busy;
 	_Atomic uint8_t content;
 	_Atomic uint8_t touched;
+	atomic_flag lock;
 };
 
 enum content { CONTENT_ORIGINAL, CONTENT_ZERO, CONTENT_WRITTEN, CONTENT_ZERO_WRITTEN, CONTENT_CHURNED, CONTENT_ANY };
@@ -102,7 +105,19 @@ struct vm {
 	char answer[1024];
 };
 
+/** struct change - of one page, from page_begin() to page_end() */
+struct change {
+	uint32_t number;
+	bool alone; /* none was under way when it began */
+	uint8_t before; /* enum content */
+};
+
 /* memory.c */
+/** page_begin() - whoever looks from now on may see anything. */
+void page_begin(struct page *page, struct change *c);
+/** page_end() - @content is what there is now, unless another change was under way meanwhile: then nobody knows. */
+void page_end(struct page *page, const struct change *c, uint8_t content);
+
 int memory_create(struct vm *vm, struct cis_error *err);
 char *memory_page(const struct vm *vm, uint64_t pgno);
 /** memory_remove() - give pages back as a balloon makes the monitor do; counted. */

@@ -1,6 +1,7 @@
 /* Guest memory, registered with a userfaultfd of our own, as Firecracker does it. */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -153,34 +154,43 @@ static int give_back(struct vm *vm, char *at, uint64_t bytes)
 	return p == MAP_FAILED ? -1 : 0;
 }
 
-static bool begin_change(struct vm *vm, const struct range *r, uint32_t *changes)
+static void lock_page(struct page *page)
 {
-	bool alone = true;
+	while (atomic_flag_test_and_set(&page->lock))
+		sched_yield();
+}
 
-	for (uint64_t p = r->first; p <= r->last; p++) {
-		alone &= !vm->pages[p].busy++;
-		vm->pages[p].content = CONTENT_ANY;
-		changes[p - r->first] = ++vm->pages[p].changes;
-	}
-	return alone;
+/* All of it at once: two changes of which each had begun by half took themselves for alone. */
+void page_begin(struct page *page, struct change *c)
+{
+	lock_page(page);
+	*c = (struct change){ .alone = !page->busy++, .before = page->content, .number = ++page->changes };
+	page->content = CONTENT_ANY;
+	atomic_flag_clear(&page->lock);
+}
+
+void page_end(struct page *page, const struct change *c, uint8_t content)
+{
+	lock_page(page);
+	if (c->alone && page->changes == c->number)
+		page->content = content;
+	page->busy--;
+	atomic_flag_clear(&page->lock);
 }
 
 static int remove_run(struct vm *vm, const struct range *r, struct cis_error *err)
 {
-	uint32_t *changes = calloc(r->last - r->first + 1, sizeof(*changes));
-	bool alone;
+	struct change *changes = calloc(r->last - r->first + 1, sizeof(*changes));
 	int failed;
 
 	if (!changes)
 		return cis_fail(err, ENOMEM, "no memory");
-	alone = begin_change(vm, r, changes);
+	for (uint64_t p = r->first; p <= r->last; p++)
+		page_begin(&vm->pages[p], &changes[p - r->first]);
 	failed = give_back(vm, memory_page(vm, r->first), (r->last - r->first + 1) * vm->page_bytes) ? errno :
 												       0;
-	for (uint64_t p = r->first; p <= r->last; p++) {
-		if (!failed && alone && vm->pages[p].changes == changes[p - r->first])
-			vm->pages[p].content = CONTENT_ZERO;
-		vm->pages[p].busy--;
-	}
+	for (uint64_t p = r->first; p <= r->last; p++)
+		page_end(&vm->pages[p], &changes[p - r->first], failed ? CONTENT_ANY : CONTENT_ZERO);
 	free(changes);
 	if (failed)
 		return cis_fail(err, failed, "cannot give pages %llu-%llu back: %s",

@@ -181,36 +181,36 @@ static void read_page(struct vm *vm, uint64_t pgno, uint8_t *room)
 	compare(vm, pgno, is, should);
 }
 
+/* What a page is with a mark in it. */
+static enum content marked(enum content before)
+{
+	if (before == CONTENT_ANY || before == CONTENT_CHURNED)
+		return CONTENT_ANY;
+	return before == CONTENT_ZERO || before == CONTENT_ZERO_WRITTEN ? CONTENT_ZERO_WRITTEN : CONTENT_WRITTEN;
+}
+
 static void write_page(struct vm *vm, uint64_t pgno)
 {
 	struct page *page = &vm->pages[pgno];
-	bool alone = !page->busy++;
-	enum content before = page->content;
-	uint32_t changes = ++page->changes;
+	struct change c;
 
-	page->content = CONTENT_ANY;
+	page_begin(page, &c);
 	*(volatile uint64_t *)(void *)memory_page(vm, pgno) = mark_of(pgno);
-	if (alone && page->changes == changes && before != CONTENT_ANY && before != CONTENT_CHURNED)
-		page->content = before == CONTENT_ZERO || before == CONTENT_ZERO_WRITTEN ?
-					CONTENT_ZERO_WRITTEN :
-					CONTENT_WRITTEN;
-	page->busy--;
+	page_end(page, &c, marked(c.before));
 }
 
 /* @room: a page.  Whatever was there before, afterwards it is known. */
 static void overwrite_page(struct vm *vm, uint64_t pgno, uint8_t *room)
 {
 	struct page *page = &vm->pages[pgno];
-	bool alone = !page->busy++;
-	uint32_t changes = ++page->changes, version = page->version + 1;
+	struct change c;
+	uint32_t version;
 
-	page->content = CONTENT_ANY;
-	page->version = version;
+	page_begin(page, &c);
+	version = ++page->version;
 	fill_version(pgno, version, room, vm->page_bytes);
 	memcpy(memory_page(vm, pgno), room, vm->page_bytes);
-	if (alone && page->changes == changes)
-		page->content = CONTENT_CHURNED;
-	page->busy--;
+	page_end(page, &c, CONTENT_CHURNED);
 }
 
 static void touch_page(struct touching *t, uint64_t pgno, uint8_t *room)
