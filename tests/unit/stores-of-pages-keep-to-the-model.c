@@ -37,7 +37,7 @@ struct op {
 struct model {
 	struct pages_rig rig;
 	const struct pages_subject *subject;
-	bool small;
+	bool small, submitting;
 	uint64_t seed;
 	struct page page[NAMESPACES][PAGES];
 	struct op op[OPS];
@@ -50,13 +50,22 @@ static uint32_t pick(struct model *m, uint32_t below)
 	return pages_pick(&m->seed, below);
 }
 
+/* With the loc that is going to be another one.  Layers submit one by one, and values are moved from within. */
+static bool is_about_to_be_asked_for(const struct model *m, const struct page *page)
+{
+	for (unsigned i = 0; m->submitting && i < OPS; i++)
+		if (m->op[i].busy && m->op[i].page == page)
+			return true;
+	return false;
+}
+
 static bool moved(void *ctx, const struct cis_key *key, uint32_t from, uint32_t to)
 {
 	struct model *m = ctx;
 	struct page *page = &m->page[key->ns[0] - 1][key->id >> 24];
 
 	assert_int_equal(key->id, page->key.id);
-	if (page->state != LIVE || page->loc != from || !pick(m, 50)) {
+	if (page->state != LIVE || page->loc != from || is_about_to_be_asked_for(m, page) || !pick(m, 50)) {
 		m->refused_to_move++;
 		return false;
 	}
@@ -202,8 +211,10 @@ static void submit_some(struct model *m)
 
 	while (n < most && (o = new_op(m)))
 		ops[n++] = &o->op;
+	m->submitting = true;
 	if (n)
 		pages_submit(ops, n);
+	m->submitting = false;
 }
 
 static void cancel_some(struct model *m)
