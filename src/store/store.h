@@ -73,7 +73,7 @@ struct cis_store;
 /**
  * struct cis_store_ops - a kind of store; NULL means that it cannot
  *
- * Stores of pages keep small values (a page, encoded and sealed; CIS_VALUE_MAX) under keys.  What a put has acknowledged, a
+ * Stores of pages keep small values (a page, encoded, with a checksum; CIS_VALUE_MAX) under keys.  What a put has acknowledged, a
  * get gives back byte for byte until it is deleted or its namespace dropped; puts never replace: a page that is written again gets another
  * generation, and so another key.  All requests for one namespace go through one handle.
  *
@@ -150,7 +150,8 @@ void cis_store_close(struct cis_store *store);
  * struct cis_pages_opts - how a store of pages is opened
  * @moved: the store, which makes room, has copied a value from one loc to another; asked when the copy is complete, from
  *         submit, reap or wait, and must not call the store.  Return: true: it is at @to from now on; false: it stays
- *         at @from, where its delete comes or the next try finds it.  NULL: nothing is moved, room comes from deletes alone
+ *         at @from, where its delete comes or the next try finds it, or a request that is ready and not submitted yet.
+ *         NULL: nothing is moved, room comes from deletes alone
  * @ctx:   of @moved
  * @loc_bits: of locs, the lower ones, that the store may use; 0: all 32
  */

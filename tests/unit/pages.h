@@ -14,6 +14,7 @@
 #include "check.h"
 #include "memcached-server.h"
 #include "store/layers.h"
+#include "store/seal.h"
 #include "valkey-server.h"
 
 /** struct pages_place - where a store is while a test runs: @url is its name; the rest is for whoever started it */
@@ -27,8 +28,10 @@ struct pages_place {
  * @start:  make a new and empty one, and @p->url.  Return: whether this machine has it; else the reason was printed
  * @stop:   and nothing is left of it
  * @small:  what is added to its name so that it holds a few MiB alone, or NULL
- * @layers: or NULL
+ * @layers: or NULL; PAGES_SEALED: its values are sealed
  */
+#define PAGES_SEALED "sealed"
+
 struct pages_subject {
 	const char *name;
 	bool (*start)(struct pages_place *p);
@@ -147,6 +150,8 @@ static const struct pages_subject pages_subjects[] = {
 	{ "memcached", pages_start_memcached, pages_stop_server, NULL, NULL },
 	{ "files, one before the other, delayed", pages_start_files, pages_stop_files, "?size=16M", "delay:min=1us,max=400us" },
 	{ "a file before memcached", pages_start_file_and_memcached, pages_stop_both, NULL, NULL },
+	{ "memcached, sealed", pages_start_memcached, pages_stop_server, NULL, PAGES_SEALED },
+	{ "a file before memcached, sealed", pages_start_file_and_memcached, pages_stop_both, NULL, PAGES_SEALED },
 	{ "a file before valkey", pages_start_file_and_valkey, pages_stop_both, NULL, NULL },
 	{ "memcached before a file", pages_start_memcached_and_file, pages_stop_both, "?size=16M", NULL },
 	{ "memcached, a file and memcached again", pages_start_three, pages_stop_both, NULL, NULL },
@@ -189,9 +194,11 @@ static inline void pages_check(const struct cis_key *key, const uint8_t *buf, ui
 	assert_memory_equal(buf, right, len);
 }
 
-/** struct pages_rig - a store that is open */
+static uint32_t pages_most; /* bytes of a value, in the store that was opened last */
+
+/** struct pages_rig - a store that is open; @below: what it seals the values of */
 struct pages_rig {
-	struct cis_store *store;
+	struct cis_store *store, *below;
 	struct cis_layers *layers;
 	unsigned in_flight;
 };
@@ -203,7 +210,12 @@ static inline void pages_open(struct pages_rig *r, const char *url, const char *
 	*r = (struct pages_rig){ 0 };
 	if (cis_pages_check(url, &err) || cis_pages_open(url, opts, &r->store, &err))
 		fail_msg("%s: %s", url, err.text);
-	if (layers) {
+	pages_most = CIS_VALUE_MAX;
+	if (layers && !strcmp(layers, PAGES_SEALED)) {
+		pages_most -= CIS_SEAL_BYTES;
+		r->below = r->store;
+		assert_int_equal(cis_sealed_open(r->below, (const uint8_t *)"a key that is the same each time", &r->store, &err), 0);
+	} else if (layers) {
 		assert_int_equal(cis_layers_parse(layers, &r->layers, &err), 0);
 		assert_int_equal(cis_layers_open(r->layers, r->store, &r->store, &err), 0);
 	}
@@ -213,6 +225,7 @@ static inline void pages_close(struct pages_rig *r)
 {
 	assert_int_equal(r->in_flight, 0);
 	cis_store_close(r->store);
+	cis_store_close(r->below);
 	cis_layers_unref(r->layers);
 }
 

@@ -53,25 +53,25 @@ static void check_got(const struct pages_op *get, const struct pages_op *put)
 
 static void sizes(struct pages_rig *r)
 {
-	struct pages_op *puts = new_ops(CIS_VALUE_MAX), *others = new_ops(CIS_VALUE_MAX);
+	struct pages_op *puts = new_ops(pages_most), *others = new_ops(pages_most);
 
-	for (uint32_t i = 0; i < CIS_VALUE_MAX; i++)
+	for (uint32_t i = 0; i < pages_most; i++)
 		pages_op_init(&puts[i], r, CIS_STORE_PUT, key_of(5, i), i + 1);
-	submit_all(puts, CIS_VALUE_MAX, 64);
+	submit_all(puts, pages_most, 64);
 	pages_drive(r, 0);
-	init_like(others, puts, CIS_VALUE_MAX, CIS_STORE_GET);
-	submit_all(others, CIS_VALUE_MAX, 16);
+	init_like(others, puts, pages_most, CIS_STORE_GET);
+	submit_all(others, pages_most, 16);
 	pages_drive(r, 0);
-	for (uint32_t i = 0; i < CIS_VALUE_MAX; i++) {
+	for (uint32_t i = 0; i < pages_most; i++) {
 		assert_int_equal(puts[i].err, 0);
 		check_got(&others[i], &puts[i]);
 	}
-	init_like(others, puts, CIS_VALUE_MAX, CIS_STORE_GET);
-	for (uint32_t i = 0; i < CIS_VALUE_MAX; i++)
+	init_like(others, puts, pages_most, CIS_STORE_GET);
+	for (uint32_t i = 0; i < pages_most; i++)
 		others[i].req.len = i + 1 - (i % 2 && i > 1); /* just enough, or a byte too little */
-	submit_all(others, CIS_VALUE_MAX, 64);
+	submit_all(others, pages_most, 64);
 	pages_drive(r, 0);
-	for (uint32_t i = 0; i < CIS_VALUE_MAX; i++)
+	for (uint32_t i = 0; i < pages_most; i++)
 		if (i % 2 && i > 1)
 			assert_int_equal(others[i].err, -EMSGSIZE);
 		else
@@ -85,7 +85,7 @@ static void wrong_sizes(struct pages_rig *r)
 	uint32_t loc;
 
 	assert_int_equal(pages_put(r, a_key, 0, &loc), -EINVAL);
-	assert_int_equal(pages_put(r, a_key, CIS_VALUE_MAX + 1, &loc), -EMSGSIZE);
+	assert_int_equal(pages_put(r, a_key, pages_most + 1, &loc), -EMSGSIZE);
 	assert_int_equal(pages_get(r, a_key, loc, 1), -ENOENT);
 }
 

@@ -161,7 +161,7 @@ static uint32_t length_of(struct model *m, const struct page *page)
 {
 	uint64_t seed = page->key.id ^ page->key.ns[0];
 
-	return 1 + pages_pick(&seed, CIS_VALUE_MAX);
+	return 1 + pages_pick(&seed, pages_most);
 }
 
 static enum cis_store_op choose(struct model *m, const struct page *page)

@@ -92,7 +92,7 @@ static struct pages_op *new_op(struct pages_rig *r)
 	o = &ops[i];
 	o->busy = true;
 	o->word = word;
-	pages_op_init(&o->op, r, w ? CIS_STORE_DELETE : CIS_STORE_PUT, key_of(ns, page), w ? 0 : 1 + pages_pick(&seed, CIS_VALUE_MAX));
+	pages_op_init(&o->op, r, w ? CIS_STORE_DELETE : CIS_STORE_PUT, key_of(ns, page), w ? 0 : 1 + pages_pick(&seed, pages_most));
 	o->op.req.loc = (uint32_t)w;
 	o->op.then = done;
 	atomic_store(word, 0);
