@@ -3,7 +3,8 @@
  * fast puts of 64 go; beside the bare calls for the same bytes of the same disk, by turns.
  *
  * Bare gets are a pread() past the page cache of the sectors that the value lies in; bare puts one pwrite() of as many bytes as 64 values
- * take in the file, aligned.  Stores that are not files have no bare way here.
+ * take in the file, aligned.  Stores that are not files have no bare way here, nor have those that are made of others: values that are sealed,
+ * and a file before memcached that takes a quarter of the values.
  *
  * BENCH_STORE_DIR=folder: where file: keeps its files, instead of /var/tmp.
  */
@@ -17,8 +18,10 @@
 #include <unistd.h>
 
 #include "bench.h"
+#include "servers.h"
 #include "snapshots.h"
 #include "store/layer.h"
+#include "store/seal.h"
 #include "store/store.h"
 
 #define VALUES 65536u
@@ -30,13 +33,14 @@
 /**
  * struct subject - a store
  * @start: a new and empty one: its name into @url, and @bare, a descriptor of the file that loc counts 64 bytes in, or -1
- * @found: where it keeps what was put
+ * @sealed: its values are
  */
 struct subject {
 	const char *name;
 	bool (*start)(char url[300]);
 	int (*bare)(void);
 	void (*stop)(void);
+	bool sealed;
 };
 
 static char folder[200];
@@ -85,15 +89,57 @@ static void file_stop(void)
 		bench_die(folder, strerror(errno));
 }
 
+static struct bench_server server;
+
+static bool valkey_start(char url[300])
+{
+	bench_server_start(&server, "valkey");
+	strcpy(url, server.url);
+	return true;
+}
+
+static bool memcached_start(char url[300])
+{
+	bench_server_start(&server, "memcached");
+	strcpy(url, server.url);
+	return true;
+}
+
+static void server_stop(void)
+{
+	bench_server_stop(&server);
+}
+
+static bool tier_start(char url[300])
+{
+	char name[300];
+
+	file_start(name);
+	bench_server_start(&server, "memcached");
+	snprintf(url, 300, "tier:bytes=64M,%.120s+%.120s", name, server.url);
+	return true;
+}
+
+static void tier_stop(void)
+{
+	server_stop();
+	file_stop();
+}
+
 static const struct subject subjects[] = {
-	{ "file", file_start, file_bare, file_stop },
+	{ "file", file_start, file_bare, file_stop, false },
+	{ "file, sealed", file_start, NULL, file_stop, true },
+	{ "valkey", valkey_start, NULL, server_stop, false },
+	{ "memcached", memcached_start, NULL, server_stop, false },
+	{ "memcached, sealed", memcached_start, NULL, server_stop, true },
+	{ "tier", tier_start, NULL, tier_stop, false },
 };
 
 struct rig {
 	struct bench *b;
 	const struct subject *subject;
 	uint32_t value_bytes;
-	struct cis_store *store;
+	struct cis_store *store, *below;
 	unsigned in_flight;
 	int bare;
 	uint32_t loc[VALUES];
@@ -284,16 +330,32 @@ static void *aligned(size_t bytes)
 	return p;
 }
 
+/* Page words are here. */
+static bool moved(void *ctx, const struct cis_key *key, uint32_t from, uint32_t to)
+{
+	struct rig *r = ctx;
+	uint32_t *loc = &r->loc[key->id >> 24];
+
+	if (*loc != from)
+		return false;
+	*loc = to;
+	return true;
+}
+
 static void run(struct bench *b, const struct subject *subject, uint32_t value_bytes)
 {
 	static struct rig r;
+	struct cis_pages_opts opts = { .size = sizeof(opts), .moved = moved, .ctx = &r };
 	struct cis_error err;
 	char url[300];
 
 	if (!subject->start(url))
 		return;
 	r = (struct rig){ .b = b, .subject = subject, .value_bytes = value_bytes, .bare = -1 };
-	if (cis_pages_open(url, NULL, &r.store, &err))
+	if (cis_pages_open(url, &opts, &r.store, &err))
+		bench_die(url, err.text);
+	r.below = r.store;
+	if (subject->sealed && cis_sealed_open(r.below, (const uint8_t *)"a key, which may be any 32 bytes", &r.store, &err))
 		bench_die(url, err.text);
 	r.raw = aligned(1u << 20);
 	for (unsigned i = 0; i < BATCH; i++)
@@ -306,7 +368,9 @@ static void run(struct bench *b, const struct subject *subject, uint32_t value_b
 	gets(&r, "16 gets of neighbours", AT_ONCE, true);
 	if (r.bare >= 0)
 		close(r.bare);
-	cis_store_close(r.store);
+	if (subject->sealed)
+		cis_store_close(r.store);
+	cis_store_close(r.below);
 	free(r.raw);
 	subject->stop();
 }
