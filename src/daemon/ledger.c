@@ -17,7 +17,7 @@
 
 #define SLOT_BYTES  65536u
 #define FIRST_GUEST 2u
-#define SEQ_MAX	    ((uint64_t)1 << 62) /* no engine counts so far, and what follows it fits JSON */
+#define SEQ_BITS    62u /* no engine counts so far, and what follows it fits JSON */
 #define SLOTS	    (FIRST_GUEST + CIS_GONE_MAX + 2) /* one more goes before the oldest is forgotten */
 
 struct cis_ledger {
@@ -113,7 +113,7 @@ static void read_sums(struct cis_engine *e, bool is_truth)
 	for (unsigned slot = 0; slot < FIRST_GUEST; slot++) {
 		json_t *j = get(l, slot, &r) ? NULL : next_json(&r, CIS_TAG_ENGINE);
 
-		if (j && cis_json_number(j, "seq") > l->seq && cis_json_number(j, "seq") < SEQ_MAX) {
+		if (j && cis_json_number(j, "seq") > l->seq && !(cis_json_number(j, "seq") >> SEQ_BITS)) {
 			l->seq = cis_json_number(j, "seq");
 			l->forgotten = cis_json_number(j, "forgotten");
 			l->awake_ns = cis_json_number(j, "awake_ns");
