@@ -103,7 +103,8 @@ struct cis_reclaim {
 	bool on;
 	bool claimed;	      /* the stash knows all that lies in it */
 	uint64_t budget;      /* pages */
-	uint32_t *fifo;	      /* of nr_pages slots: pages in the order in which they came, those that have gone among them */
+	uint32_t *fifo;	      /* a ring: pages in the order in which they came, those that have gone among them */
+	uint64_t fifo_slots;  /* at least nr_pages, whole chunks, each of which is given back when all of it has gone */
 	uint64_t head, tail;  /* of it; slot number n is in n % nr_pages */
 	uint64_t *listed;     /* bitmap: it is in the list, so each page once at most */
 	uint64_t *unsure; /* bits: of pages in the stash, that a put may have left in the store all the same, under the same key */

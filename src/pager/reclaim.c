@@ -15,6 +15,7 @@
 #define FULL_NS	      100000000u /* the stash had no room */
 #define SCAN_PAGES    65536u	 /* looked at in one step, 50 us */
 #define DROP_PAGES    1024u	 /* given back in one, up to 1 ms */
+#define FIFO_CHUNK    4096u	 /* slots */
 #define JOBS_MAX      2u
 #define DIRECT	      16u   /* pages beyond what is needed, when workers were not fast enough: not each fault shall wait */
 #define AHEAD_SHARE   64u   /* of the budget is kept free ahead of faults */
@@ -37,7 +38,8 @@ int cis_reclaim_init(struct cis_pager *p)
 	if (!p->o.state.stash || p->page_shift != 12)
 		return 0;
 	rc = cis_stash_init(&r->stash, p->o.state.stash, p->o.state.stash_bytes, p->o.state.stash_bytes);
-	r->fifo = lazy(p->nr_pages * sizeof(*r->fifo));
+	r->fifo_slots = (p->nr_pages + 2 * FIFO_CHUNK - 1) & ~(uint64_t)(FIFO_CHUNK - 1);
+	r->fifo = lazy(r->fifo_slots * sizeof(*r->fifo));
 	r->listed = lazy(cis_bitmap_words(p->nr_pages) * sizeof(*r->listed));
 	r->unsure = lazy(cis_bitmap_words(p->nr_pages) * sizeof(*r->unsure));
 	return rc || !r->fifo || !r->listed || !r->unsure ? -ENOMEM : 0;
@@ -48,7 +50,7 @@ void cis_reclaim_fini(struct cis_pager *p)
 	struct cis_reclaim *r = &p->reclaim;
 
 	if (r->fifo)
-		munmap(r->fifo, p->nr_pages * sizeof(*r->fifo));
+		munmap(r->fifo, r->fifo_slots * sizeof(*r->fifo));
 	if (r->listed)
 		munmap(r->listed, cis_bitmap_words(p->nr_pages) * sizeof(*r->listed));
 	if (r->unsure)
@@ -59,7 +61,7 @@ void cis_reclaim_fini(struct cis_pager *p)
 size_t cis_reclaim_memory(const struct cis_pager *p)
 {
 	const struct cis_reclaim *r = &p->reclaim;
-	uint64_t slots = r->tail < p->nr_pages ? r->tail : p->nr_pages;
+	uint64_t slots = r->tail - (r->head & ~(uint64_t)(FIFO_CHUNK - 1));
 
 	return r->on ? slots * sizeof(*r->fifo) + 2 * cis_bitmap_words(p->nr_pages) * 8 + cis_log_memory(r->stash.log) : 0;
 }
@@ -148,7 +150,7 @@ void cis_reclaim_list(struct cis_pager *p, uint64_t pgno, uint64_t nr)
 		if (cis_bit_test(r->listed, pgno) || !cis_word_resident(cis_word_load(p, pgno)))
 			continue;
 		cis_bit_set(r->listed, pgno);
-		r->fifo[r->tail++ % p->nr_pages] = (uint32_t)pgno;
+		r->fifo[r->tail++ % r->fifo_slots] = (uint32_t)pgno;
 	}
 }
 
@@ -187,13 +189,24 @@ static void scan(struct cis_pager *p)
 	}
 }
 
+/* The oldest of the list.  What is behind it takes no memory: there are few resident pages and many that were. */
+static uint32_t pop(struct cis_reclaim *r)
+{
+	uint64_t slot = r->head++ % r->fifo_slots;
+	uint32_t pgno = r->fifo[slot];
+
+	if (slot % FIFO_CHUNK == FIFO_CHUNK - 1)
+		madvise(&r->fifo[slot + 1 - FIFO_CHUNK], FIFO_CHUNK * sizeof(*r->fifo), MADV_DONTNEED);
+	return pgno;
+}
+
 /* Return: false when there is none. */
 static bool next_page(struct cis_pager *p, uint64_t *ret)
 {
 	struct cis_reclaim *r = &p->reclaim;
 
 	while (r->head < r->tail) {
-		uint64_t pgno = r->fifo[r->head++ % p->nr_pages];
+		uint64_t pgno = pop(r);
 		const struct cis_region *region = cis_region_of_page(p, pgno);
 		uint64_t word = cis_word_load(p, pgno);
 
