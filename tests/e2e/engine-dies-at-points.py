@@ -20,6 +20,11 @@ TIMES = 1
 # Those of a keeper that dies, and of a standby before it has anything to lose, have tests of their own.
 OTHERS = ("keeper_", "standby_opened", "ledger_")
 ADOPTING = ("adopt_", "header_")
+# Of guests that have a budget, and a store of pages.
+RECLAIMING = ("evict_", "stash_", "put_", "far_", "page_dirty", "unprotected", "adopt_inflight", "adopt_punched")
+FAR_PAGES, FAR_BUDGET = 1024, 1 << 20
+FAR_GUESTS = [("--memory", "memfd"), ("--memory", "memfd", "--minor", "--populate"), ("--memory", "memfd")]
+STASHES = [{"keep_bytes": 0}, {"keep_bytes": 0}, {"stash_bytes": 4 << 20}] # the last one has hardly room for what it needs
 GUESTS = [(*kind, "--threads", "3", "--order", "random") for kind in crowd.KINDS]
 
 
@@ -80,11 +85,39 @@ def serve_all(daemon, image, memory, damaged, point, token):
     return guests
 
 
+def serve_far(daemon, point, token):
+    """Guests of four times their budget, whose pages go to a store at once."""
+    memory, image = make_image(daemon, "far", "--chunk", "16", kind=None, pages=FAR_PAGES)
+    guests, store = [], daemon.folder + "/pages"
+    os.mkdir(store)
+    for number, kind in enumerate(FAR_GUESTS):
+        budget = {"max_bytes": FAR_BUDGET, "codec": "raw", **STASHES[number], **({"pages": "file:" + store} if number < 2 else {})}
+        sock = crowd.put(daemon, "f%d" % number, image, fill="none", budget=budget)
+        guests.append(Guest(daemon, sock, "--expect", memory, "--seed", str(number + 1), "--threads", "3", "--order", "random", *kind, do="-"))
+        arm(token)
+        guests[-1].process.stdin.write("read\n&churn:3000\n&storm:100\njoin\nverify\n")
+        guests[-1].process.stdin.flush()
+    if point.startswith(ADOPTING):
+        kill_while_pages_go(daemon, guests[0], token)
+    return guests
+
+
+def kill_while_pages_go(daemon, guest, token):
+    """Until an engine that takes over has found what the point is about."""
+    def came():
+        status, shown = daemon.insist("GET", "/v1/guests/f0")
+        return shown["faults"]["far"] if status == 200 and "faults" in shown else -1
+
+    while os.path.exists(token) and guest.process.poll() is None:
+        before = came()
+        rig.until(lambda: came() > before or guest.process.poll() is not None)
+        daemon.kill_engine()
+
+
 def check(point, guests):
-    reports = [guest.end() for guest in guests]
-    for number, report in enumerate(reports[:-1]):
-        assert report and not report["wrong_pages"] and not report["poisoned"], (point, GUESTS[number], report, guests[number].said)
-    assert reports[-1] is None or not reports[-1]["wrong_pages"], (point, reports[-1])
+    for number, guest in enumerate(guests):
+        report = guest.end()
+        assert report and not report["wrong_pages"] and not report["poisoned"], (point, number, report, guest.said)
 
 
 def die_at(build, point, time):
@@ -95,8 +128,14 @@ def die_at(build, point, time):
             "CISTERN_POINT": "%s:%d" % (point, 2 * time + 1), "CISTERN_POINT_TOKEN": token}})
         with armed(build, folder, awake_ms=0, shards=2, tries=2) as daemon:
             try:
-                memory, image = make_image(daemon, "image", "--chunk", "16", kind=None, pages=PAGES)
-                check(point, serve_all(daemon, image, memory, make_image(daemon, "damaged", pages=PAGES), point, token))
+                if point.startswith(RECLAIMING):
+                    check(point, serve_far(daemon, point, token))
+                else:
+                    memory, image = make_image(daemon, "image", "--chunk", "16", kind=None, pages=PAGES)
+                    *guests, damaged = serve_all(daemon, image, memory, make_image(daemon, "damaged", pages=PAGES), point, token)
+                    check(point, guests)
+                    report = damaged.end()
+                    assert report is None or not report["wrong_pages"], (point, report)
                 daemon.must("GET", "/v1/health")
             except BaseException:
                 sys.stderr.write("%s failed; the daemon said:\n%s" % (point, daemon.said()))
