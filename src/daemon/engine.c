@@ -73,7 +73,8 @@ int cis_engine_image(struct cis_engine *e, const char *path, struct cis_image **
 		.path = dirs, .nr = (size_t)chain_dirs(e->config->images, copy, sizeof(copy), dirs, 16)
 	};
 	struct stat st = { 0 };
-	struct cis_image_use *use = stat(path, &st) ? NULL : image_of_file(e, &st), *more;
+	bool is_blank = cis_image_name_is_blank(path);
+	struct cis_image_use *use = is_blank || stat(path, &st) ? NULL : image_of_file(e, &st), *more;
 	struct cis_image *img;
 	int rc;
 
@@ -82,7 +83,7 @@ int cis_engine_image(struct cis_engine *e, const char *path, struct cis_image **
 		*ret = use->img;
 		return 0;
 	}
-	rc = cis_image_open(path, &search, &img, err);
+	rc = is_blank ? cis_image_blank(path, &img, err) : cis_image_open(path, &search, &img, err);
 	if (rc)
 		return rc;
 	for (size_t i = 0; i < e->nr_images; i++)

@@ -127,7 +127,7 @@ int cis_engine_main(const struct cis_config *config, int wire);
 /**
  * cis_engine_image() - an open image for a guest, shared with other guests of the same image
  *
- * Return: as cis_image_open().  cis_engine_image_put() gives it back.
+ * @path may be the name of a blank one.  Return: as cis_image_open() or cis_image_blank().  cis_engine_image_put() gives it back.
  */
 int cis_engine_image(struct cis_engine *e, const char *path, struct cis_image **ret, struct cis_error *err);
 void cis_engine_image_put(struct cis_engine *e, struct cis_image *img);

@@ -71,6 +71,16 @@ static bool get_path(struct cis_request *req, json_t *body, const char *key, con
 	return true;
 }
 
+/* A file, or the name of one that is in no folder. */
+static bool get_image(struct cis_request *req, json_t *body, const char **ret)
+{
+	const char *text = json_string_value(json_object_get(body, "image"));
+
+	if (text && cis_image_name_is_blank(text))
+		return get_string(req, body, "image", ret);
+	return get_path(req, body, "image", ret);
+}
+
 static bool get_layers(struct cis_request *req, json_t *body, const char *key, const char **ret)
 {
 	struct cis_layers *layers = NULL;
@@ -187,7 +197,7 @@ static bool read_guest(struct cis_request *req, json_t *body, struct cis_guest_o
 	int policy = CIS_POLICY_POISON, fill = CIS_FILL_ALL, kind = 0;
 
 	*opts = (struct cis_guest_opts){ .kind = "firecracker", .budget = cis_budget_none, .uid = UINT32_MAX, .gid = UINT32_MAX };
-	if (!known_keys(req, body, keys) || !get_path(req, body, "image", &opts->image) ||
+	if (!known_keys(req, body, keys) || !get_image(req, body, &opts->image) ||
 	    !get_path(req, body, "socket", &opts->socket) || !get_word(req, body, "kind", kind_parse, &kind) ||
 	    !get_string(req, body, "kind", &opts->kind) || !get_word(req, body, "policy", cis_policy_parse, &policy) ||
 	    !get_word(req, body, "fill", cis_fill_parse, &fill) || !get_bool(req, body, "record", &opts->record) ||

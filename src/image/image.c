@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/size.h"
@@ -152,17 +153,13 @@ static void set_info(struct cis_image *img)
 	memcpy(i->parent_id, h->parent_id, sizeof(i->parent_id));
 }
 
-static int open_into(struct cis_image *img, const char *path, const struct cis_image_dirs *dirs, int depth,
-		     struct cis_error *err)
+static int read_all(struct cis_image *img, uint64_t file_bytes, const struct cis_image_dirs *dirs, int depth, struct cis_error *err)
 {
 	uint8_t header[CIS_HEADER_BYTES];
-	uint64_t file_bytes;
-	int rc = open_file(img, path, dirs ? dirs->medium : NULL, &file_bytes, err);
+	int rc = read_header(img, file_bytes, header, err);
 
-	if (!rc)
-		rc = read_header(img, file_bytes, header, err);
 	if (!rc && depth >= 0 && img->h.depth != (uint32_t)depth)
-		rc = cis_fail(err, ELOOP, "%s: depth %u, but its child says %d (format 7)", path,
+		rc = cis_fail(err, ELOOP, "%s: depth %u, but its child says %d (format 7)", img->path,
 			      img->h.depth, depth);
 	if (!rc)
 		rc = read_meta(img, header, err);
@@ -175,19 +172,55 @@ static int open_into(struct cis_image *img, const char *path, const struct cis_i
 	return rc;
 }
 
-int cis_image_open_depth(const char *path, const struct cis_image_dirs *dirs, int depth,
-			 struct cis_image **ret, struct cis_error *err)
+/* Takes @fd, also on failure. */
+static int create(const char *path, int fd, struct cis_image **ret, struct cis_error *err)
 {
 	struct cis_image *img = calloc(1, sizeof(*img));
 
-	if (!img)
+	if (img)
+		img->path = strdup(path);
+	if (!img || !img->path) {
+		free(img);
+		if (fd >= 0)
+			close(fd);
 		return cis_fail(err, ENOMEM, "%s: no memory", path);
+	}
 	atomic_init(&img->refs, 1);
-	img->fd = -1;
-	img->path = strdup(path);
-	int rc = img->path ? open_into(img, path, dirs, depth, err)
-			   : cis_fail(err, ENOMEM, "%s: no memory", path);
+	img->fd = fd;
+	*ret = img;
+	return 0;
+}
 
+int cis_image_open_depth(const char *path, const struct cis_image_dirs *dirs, int depth,
+			 struct cis_image **ret, struct cis_error *err)
+{
+	struct cis_image *img = NULL;
+	uint64_t file_bytes;
+	int rc = create(path, -1, &img, err);
+
+	if (rc)
+		return rc;
+	rc = open_file(img, path, dirs ? dirs->medium : NULL, &file_bytes, err);
+	if (!rc)
+		rc = read_all(img, file_bytes, dirs, depth, err);
+	if (rc)
+		cis_image_unref(img);
+	else
+		*ret = img;
+	return rc;
+}
+
+int cis_image_open_fd(int fd, const char *name, struct cis_image **ret, struct cis_error *err)
+{
+	struct cis_image *img = NULL;
+	struct stat st;
+	int rc = create(name, fd, &img, err);
+
+	if (rc)
+		return rc;
+	rc = fstat(fd, &st) ? cis_fail(err, errno, "%s: %s", name, strerror(errno)) : 0;
+	if (!rc)
+		rc = read_all(img, (uint64_t)st.st_size, NULL, 0, err);
 	if (rc)
 		cis_image_unref(img);
 	else

@@ -59,6 +59,21 @@ struct cis_image_dirs {
  */
 int cis_image_open(const char *path, const struct cis_image_dirs *dirs, struct cis_image **ret,
 		   struct cis_error *err);
+
+#define CIS_IMAGE_BLANK	    "blank:"
+#define CIS_IMAGE_BLANK_MAX ((uint64_t)1 << 40)
+
+/**
+ * cis_image_blank() - an image that is in no folder, all of whose pages are zeros
+ * @name: "blank:" and a size, "blank:4G", which alone says what is in it, the id too
+ *
+ * Return: 0; -EINVAL (the size); -ENOMEM, -EMFILE.
+ */
+int cis_image_blank(const char *name, struct cis_image **ret, struct cis_error *err);
+
+/** cis_image_name_is_blank() - is that the name of one, whatever its size is? */
+bool cis_image_name_is_blank(const char *name);
+
 struct cis_image *cis_image_ref(struct cis_image *img);
 void cis_image_unref(struct cis_image *img);
 

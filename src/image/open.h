@@ -27,6 +27,9 @@ struct cis_image {
 int cis_image_open_depth(const char *path, const struct cis_image_dirs *dirs, int depth,
 			 struct cis_image **ret, struct cis_error *err);
 
+/** cis_image_open_fd() - an image without parents that is open already.  Takes @fd, also on failure. */
+int cis_image_open_fd(int fd, const char *name, struct cis_image **ret, struct cis_error *err);
+
 /** cis_image_pread() - exactly @len bytes.  Return: as cis_file_read(). */
 int cis_image_pread(const struct cis_image *img, void *buf, size_t len, uint64_t off, struct cis_error *err);
 
