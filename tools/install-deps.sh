@@ -8,7 +8,7 @@ set -eu
 build="build-essential meson ninja-build pkg-config liblz4-dev libzstd-dev libisal-dev libxxhash-dev libssl-dev
 liburing-dev libhiredis-dev libjansson-dev libmicrohttpd-dev libcurl4-openssl-dev libseccomp-dev libcap-dev scdoc"
 check="libcmocka-dev qemu-system-x86 python3 python3-zstandard python3-lz4 codespell shellcheck clang libclang-rt-14-dev
-zstd linux-libc-dev systemd llvm redis-server memcached"
+zstd linux-libc-dev systemd llvm redis-server memcached libjemalloc2"
 demo="qemu-system-x86 debootstrap busybox-static cpio e2fsprogs python3 kmod xz-utils ca-certificates"
 bench="python3 python3-matplotlib zstd lz4"
 arm64="gcc-aarch64-linux-gnu qemu-user-static"

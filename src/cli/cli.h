@@ -111,6 +111,6 @@ extern const struct cli_command cli_image_create, cli_image_export, cli_image_ls
 	cli_image_optimize, cli_image_quota, cli_image_rm, cli_image_show, cli_image_verify, cli_guest_add,
 	cli_guest_ls, cli_guest_park, cli_guest_rm, cli_guest_set, cli_guest_show, cli_guest_unpark, cli_guest_wait,
 	cli_record_start, cli_record_stop,
-	cli_doctor, cli_drain, cli_pages_check, cli_top, cli_upgrade;
+	cli_doctor, cli_drain, cli_pages_check, cli_run, cli_top, cli_upgrade;
 
 #endif

@@ -10,7 +10,7 @@ static const struct cli_command *const commands[] = {
 	&cli_image_optimize, &cli_image_map,  &cli_image_rm,   &cli_image_quota,  &cli_guest_add,
 	&cli_guest_ls,	     &cli_guest_show, &cli_guest_wait, &cli_guest_set,	  &cli_guest_park,
 	&cli_guest_unpark,   &cli_guest_rm,   &cli_record_start, &cli_record_stop, &cli_doctor,
-	&cli_pages_check,    &cli_drain,      &cli_top,	      &cli_upgrade,
+	&cli_pages_check,    &cli_drain,      &cli_run,	      &cli_top,	      &cli_upgrade,
 };
 
 #define NR_COMMANDS (sizeof(commands) / sizeof(commands[0]))

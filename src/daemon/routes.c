@@ -75,10 +75,17 @@ static bool get_path(struct cis_request *req, json_t *body, const char *key, con
 static bool get_image(struct cis_request *req, json_t *body, const char **ret)
 {
 	const char *text = json_string_value(json_object_get(body, "image"));
+	struct cis_error err;
+	uint64_t bytes;
 
-	if (text && cis_image_name_is_blank(text))
-		return get_string(req, body, "image", ret);
-	return get_path(req, body, "image", ret);
+	if (!text || !cis_image_name_is_blank(text))
+		return get_path(req, body, "image", ret);
+	if (cis_image_blank_bytes(text, &bytes, &err)) {
+		cis_request_refuse(req, "bad_request", "key 'image': %s", err.text);
+		return false;
+	}
+	*ret = text;
+	return true;
 }
 
 static bool get_layers(struct cis_request *req, json_t *body, const char *key, const char **ret)

@@ -18,7 +18,7 @@ bool cis_image_name_is_blank(const char *name)
 	return !strncmp(name, CIS_IMAGE_BLANK, strlen(CIS_IMAGE_BLANK));
 }
 
-static int parse(const char *name, uint64_t *ret_bytes, struct cis_error *err)
+int cis_image_blank_bytes(const char *name, uint64_t *ret_bytes, struct cis_error *err)
 {
 	uint64_t page = (uint64_t)1 << PAGE_SHIFT;
 
@@ -67,7 +67,7 @@ int cis_image_blank(const char *name, struct cis_image **ret, struct cis_error *
 	struct cis_image_source nothing = { 0 };
 	struct cis_writer w = { .o = { .codec = CIS_CODEC_RAW }, .src = &nothing, .err = err, .out = { .fd = -1, .dir = -1, .path = (char *)name } };
 	uint64_t bytes;
-	int fd = -1, rc = parse(name, &bytes, err);
+	int fd = -1, rc = cis_image_blank_bytes(name, &bytes, err);
 
 	if (rc)
 		return rc;

@@ -71,6 +71,9 @@ int cis_image_open(const char *path, const struct cis_image_dirs *dirs, struct c
  */
 int cis_image_blank(const char *name, struct cis_image **ret, struct cis_error *err);
 
+/** cis_image_blank_bytes() - of the memory that a name says.  Return: 0 or -EINVAL. */
+int cis_image_blank_bytes(const char *name, uint64_t *ret_bytes, struct cis_error *err);
+
 /** cis_image_name_is_blank() - is that the name of one, whatever its size is? */
 bool cis_image_name_is_blank(const char *name);
 
