@@ -55,6 +55,7 @@ static const struct counter counters[] = {
 	{ "cistern_evictions_total", "kind=\"zero\"", NULL, AT(evicted_zero) },
 	{ "cistern_evictions_total", "kind=\"clean\"", NULL, AT(evicted_clean) },
 	{ "cistern_evictions_given_up_total", NULL, "Pages that were not reclaimed after all", AT(evictions_given_up) },
+	{ "cistern_evictions_spared_total", NULL, "Times that a page stayed when its turn had come, since it comes back soon", AT(spared) },
 	{ "cistern_prefetch_probes_total", NULL, "Pages that prefetch would have brought, left out to see whether they are asked for", AT(probes) },
 	{ "cistern_prefetch_probe_hits_total", NULL, "Of these, those that were", AT(probe_hits) },
 	{ "cistern_page_gets_total", NULL, "Pages that a store gave back", AT(gets) },

@@ -104,6 +104,8 @@ static void install(struct cis_get *g, const char *raw)
 	if (cis_word_state(cis_word_load(p, g->pgno)) == CIS_PAGE_RESIDENT)
 		cis_remote_forget(p, g->pgno, g->word);
 	cis_reclaim_list(p, g->pgno, 1);
+	if (done && g->since_ns)
+		cis_reclaim_came_back(p, g->pgno, ((const struct cis_value *)g->value)->seq);
 	if (done) {
 		cis_fault_answered(p, &f, &p->stats->faults_far);
 		p->stats->pages_prefetched += !g->since_ns;

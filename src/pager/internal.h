@@ -108,6 +108,7 @@ struct cis_reclaim {
 	uint64_t head, tail;  /* of it; slot number n is in n % nr_pages */
 	uint64_t *listed;     /* bitmap: it is in the list, so each page once at most */
 	uint64_t *unsure; /* bits: of pages in the stash, that a put may have left in the store all the same, under the same key */
+	uint8_t *chances;     /* by page: turns for which it stays in the list, and << 4 how many it was given last */
 	uint64_t scanned;     /* pages below were looked at, whether they are resident; those that come are listed as they come */
 	struct cis_stash stash;
 	unsigned jobs_out;
@@ -447,6 +448,9 @@ size_t cis_reclaim_memory(const struct cis_pager *p);
 
 /** cis_reclaim_list() - those of them that are resident have come, in this order.  Filled in place they may be so and not be mapped. */
 void cis_reclaim_list(struct cis_pager *p, uint64_t pgno, uint64_t nr);
+
+/** cis_reclaim_came_back() - somebody has asked for a page that went as eviction number @seq. */
+void cis_reclaim_came_back(struct cis_pager *p, uint64_t pgno, uint32_t seq);
 
 /** cis_reclaim_make_room() - @nr pages are about to come; 0: they have come. */
 void cis_reclaim_make_room(struct cis_pager *p, unsigned nr);

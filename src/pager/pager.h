@@ -130,6 +130,7 @@ struct cis_pager_stats {
 	uint64_t errors_get, errors_put;
 	uint64_t pages_prefetched; /* brought back though nobody had asked for them yet */
 	uint64_t probes, probe_hits; /* pages that would have been, but were left out to see whether they are asked for */
+	uint64_t spared;	   /* pages that stayed when their turn to be reclaimed had come, since they come back soon */
 };
 
 /**
@@ -295,7 +296,7 @@ struct cis_reclaim_opts {
  * cis_pager_reclaim() - from now on
  *
  * A guest that was detached is watched again.  Pages go in the order in which they came (FluidMem's list, which it calls LRU;
- * nothing tells which pages are read, see doc/design/008).
+ * nothing tells which pages are read, see doc/design/008); with @sync exactly so, else those that came back soon stay for some turns.
  *
  * A guest that is being filled gets as much as its budget has room for, and what was reclaimed comes back when the budget
  * rises, if all of it is wanted (cis_pager_fill()).  It is filled wholly only when there is no budget any more.

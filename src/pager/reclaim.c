@@ -3,6 +3,11 @@
  *
  * Pages go in the order in which they came.  That is what FluidMem's list does too (systems.md 4.b): nothing outside of a guest sees which
  * pages it reads.
+ *
+ * What is seen is which pages come back, and how many others went meanwhile.  A page that comes back sooner than all that is resident
+ * could go would have stayed, had something else gone instead: that is the refault distance of Linux's workingset.c (Johannes Weiner), by which it makes pages
+ * active.  Here such a page stays in the list for one turn more each time that this happens to it, up to CHANCES.  So the cost of finding out is
+ * a fault once in several turns, and a scan, whose pages never come back, does not push the others out.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -20,6 +25,8 @@
 #define DIRECT	      16u   /* pages beyond what is needed, when workers were not fast enough: not each fault shall wait */
 #define AHEAD_SHARE   64u   /* of the budget is kept free ahead of faults */
 #define AHEAD_MAX     1024u
+#define CHANCES	      7u
+#define SPARED_MAX    64u   /* in a row: whoever waits does not wait for a tour of the list */
 
 static void *lazy(uint64_t bytes)
 {
@@ -42,7 +49,8 @@ int cis_reclaim_init(struct cis_pager *p)
 	r->fifo = lazy(r->fifo_slots * sizeof(*r->fifo));
 	r->listed = lazy(cis_bitmap_words(p->nr_pages) * sizeof(*r->listed));
 	r->unsure = lazy(cis_bitmap_words(p->nr_pages) * sizeof(*r->unsure));
-	return rc || !r->fifo || !r->listed || !r->unsure ? -ENOMEM : 0;
+	r->chances = lazy(p->nr_pages);
+	return rc || !r->fifo || !r->listed || !r->unsure || !r->chances ? -ENOMEM : 0;
 }
 
 void cis_reclaim_fini(struct cis_pager *p)
@@ -55,6 +63,8 @@ void cis_reclaim_fini(struct cis_pager *p)
 		munmap(r->listed, cis_bitmap_words(p->nr_pages) * sizeof(*r->listed));
 	if (r->unsure)
 		munmap(r->unsure, cis_bitmap_words(p->nr_pages) * sizeof(*r->unsure));
+	if (r->chances)
+		munmap(r->chances, p->nr_pages);
 	cis_stash_fini(&r->stash);
 }
 
@@ -63,7 +73,7 @@ size_t cis_reclaim_memory(const struct cis_pager *p)
 	const struct cis_reclaim *r = &p->reclaim;
 	uint64_t slots = r->tail - (r->head & ~(uint64_t)(FIFO_CHUNK - 1));
 
-	return r->on ? slots * sizeof(*r->fifo) + 2 * cis_bitmap_words(p->nr_pages) * 8 + cis_log_memory(r->stash.log) : 0;
+	return r->on ? slots * (sizeof(*r->fifo) + sizeof(*r->chances)) + 2 * cis_bitmap_words(p->nr_pages) * 8 + cis_log_memory(r->stash.log) : 0;
 }
 
 uint64_t cis_pager_resident(const struct cis_pager *p)
@@ -200,8 +210,35 @@ static uint32_t pop(struct cis_reclaim *r)
 	return pgno;
 }
 
+void cis_reclaim_came_back(struct cis_pager *p, uint64_t pgno, uint32_t seq)
+{
+	struct cis_reclaim *r = &p->reclaim;
+	uint8_t given = r->chances[pgno] >> 4;
+
+	if (r->seq - seq > r->budget)
+		given = 0;
+	else if (given < CHANCES)
+		given++;
+	r->chances[pgno] = (uint8_t)(given << 4 | given);
+}
+
+/* Its turn has come: does it stay in the list, as its last? */
+static bool is_spared(struct cis_pager *p, uint64_t pgno, unsigned *spared)
+{
+	struct cis_reclaim *r = &p->reclaim;
+
+	if (r->o.sync || !(r->chances[pgno] & 15) || *spared == SPARED_MAX)
+		return false;
+	++*spared;
+	r->chances[pgno]--;
+	p->stats->spared++;
+	cis_bit_set(r->listed, pgno);
+	r->fifo[r->tail++ % r->fifo_slots] = (uint32_t)pgno;
+	return true;
+}
+
 /* Return: false when there is none. */
-static bool next_page(struct cis_pager *p, uint64_t *ret)
+static bool next_page(struct cis_pager *p, uint64_t *ret, unsigned *spared)
 {
 	struct cis_reclaim *r = &p->reclaim;
 
@@ -211,7 +248,7 @@ static bool next_page(struct cis_pager *p, uint64_t *ret)
 		uint64_t word = cis_word_load(p, pgno);
 
 		cis_bit_clear(r->listed, pgno);
-		if (!cis_word_resident(word) || cis_word_flags(word) || !region->view)
+		if (!cis_word_resident(word) || cis_word_flags(word) || !region->view || is_spared(p, pgno, spared))
 			continue;
 		*ret = pgno;
 		return true;
@@ -230,6 +267,8 @@ static int by_number(const void *a, const void *b)
 
 static void claim(struct cis_pager *p, struct cis_evict_job *job, uint64_t nr)
 {
+	unsigned spared = 0;
+
 	job->p = p;
 	job->codec = p->reclaim.o.codec;
 	job->seq = p->reclaim.seq;
@@ -237,7 +276,7 @@ static void claim(struct cis_pager *p, struct cis_evict_job *job, uint64_t nr)
 	job->copied = job->no_room = false;
 	if (nr > CIS_EVICT_PAGES)
 		nr = CIS_EVICT_PAGES;
-	while (job->nr < nr && next_page(p, &job->pgno[job->nr]))
+	while (job->nr < nr && next_page(p, &job->pgno[job->nr], &spared))
 		job->nr++;
 	qsort(job->pgno, job->nr, sizeof(job->pgno[0]), by_number);
 	for (size_t i = 0; i < job->nr; i++) {

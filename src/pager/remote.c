@@ -112,10 +112,13 @@ int cis_stash_bring(struct cis_pager *p, const struct cis_region *r, uint64_t pg
 
 void cis_fault_stashed(struct cis_pager *p, const struct cis_fault *f, const struct cis_region *r)
 {
+	uint32_t seq = cis_stash_at(&p->reclaim.stash, cis_word_cookie(cis_word_load(p, f->pgno)))->seq;
 	struct cis_error err;
 	uint64_t done;
 	int rc = cis_stash_bring(p, r, f->pgno, 1, &done, &err);
 
+	if (done && f->since_ns)
+		cis_reclaim_came_back(p, f->pgno, seq);
 	if (done)
 		cis_fault_answered(p, f, &p->stats->faults_stashed);
 	else if (rc == -EBADMSG || (rc == -ENOMEM && cis_word_stashed(cis_word_load(p, f->pgno))))
