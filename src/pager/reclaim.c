@@ -18,6 +18,7 @@
 #include "pager/internal.h"
 
 #define FULL_NS	      100000000u /* the stash had no room */
+#define TAKEN_NS      500000000u /* after a guest was taken back from the kernel */
 #define SCAN_PAGES    65536u	 /* looked at in one step, 50 us */
 #define DROP_PAGES    1024u	 /* given back in one, up to 1 ms */
 #define FIFO_CHUNK    4096u	 /* slots */
@@ -113,7 +114,7 @@ uint64_t cis_pager_stash_bytes(struct cis_pager *p)
 int cis_pager_reclaim(struct cis_pager *p, const struct cis_reclaim_opts *opts, struct cis_error *err)
 {
 	struct cis_reclaim *r = &p->reclaim;
-	bool any = false, claim_far, limited = opts->budget_pages != UINT64_MAX;
+	bool any = false, claim_far, limited = opts->budget_pages != UINT64_MAX, taken_back = limited && p->is_detached;
 	int rc;
 
 	for (size_t i = 0; i < p->nr_regions; i++)
@@ -140,7 +141,11 @@ int cis_pager_reclaim(struct cis_pager *p, const struct cis_reclaim_opts *opts, 
 		return rc;
 	}
 	r->budget = opts->budget_pages;
-	r->full_ns = 0;
+	/*
+	 * A thread that is giving pages back, and found them not registered before it came to the hole, tells nobody: what it finds reclaimed it
+	 * cannot give back any more, and it would come back.  No call waits for such a thread, so it gets time.
+	 */
+	r->full_ns = taken_back ? cis_pager_now(p) + TAKEN_NS : 0;
 	r->on |= limited;
 	cis_stash_limit(&r->stash, opts->stash_bytes);
 	if (r->on)

@@ -165,6 +165,58 @@ def who_was_independent_is_not_any_more(daemon):
         expect(guest.end(), wrong_pages=0, poisoned=0)
 
 
+def memory_file(guest):
+    folder = "/proc/%d/fd" % guest.process.pid
+    return [os.open(folder + "/" + fd, os.O_RDWR) for fd in os.listdir(folder) if "guest-memory" in os.readlink(folder + "/" + fd)][0]
+
+
+def waits_in_the_kernel(guest):
+    folder = "/proc/%d/task/" % guest.process.pid
+    for task in os.listdir(folder):
+        try:
+            with open(folder + task + "/stat") as file:
+                if file.read().rsplit(")", 1)[1].split()[0] == "D":
+                    return True
+        except (FileNotFoundError, ProcessLookupError):
+            pass # it has ended meanwhile
+    return False
+
+
+def taken_back_while_it_gives_back(daemon, name, guest):
+    """A write into the memory's other half keeps the guest's thread between telling nobody and the hole.  Return: was it so?"""
+    file = memory_file(guest)
+    data = os.pread(file, PAGES * PAGE, PAGES * PAGE)
+    writer = rig.threading.Thread(target=os.pwrite, args=(file, data, PAGES * PAGE))
+    guest.do("write:5")
+    daemon.wait(name, "independent")
+    writer.start()
+    guest.do("&remove:5")
+    until(lambda: waits_in_the_kernel(guest) or not writer.is_alive())
+    limit(daemon, name, max_bytes=1 << 20)
+    between, asked = writer.is_alive(), rig.time.monotonic()
+    writer.join()
+    in_time = rig.time.monotonic() - asked < 0.4
+    os.close(file)
+    guest.do("join")
+    shrinks_to(daemon, name, guest, 1 << 20)
+    if in_time: # else it was kept for longer than anybody waits for it
+        guest.do("verify:5")
+    limit(daemon, name, max_bytes=None)
+    return between and in_time
+
+
+def who_is_giving_back_when_taken_back_has_given_it(daemon):
+    memory, image = make_image(daemon, "image", "--codec", "lz4", pages=2 * PAGES, kind=3)
+    for number, kind in enumerate((COPIED, IN_PLACE)):
+        name = "g%d" % number
+        guest = serve(daemon, name, image, memory, *kind, fill="all")
+        guest.do("read:0-100")
+        until(lambda: taken_back_while_it_gives_back(daemon, name, guest))
+        report = guest.end()
+        expect(report, wrong_pages=0, poisoned=0)
+        daemon.wait(name, "gone")
+
+
 def balloons_storm_beside_it(daemon):
     memory, image = make_image(daemon, "image", "--codec", "lz4", "--chunk", "16", pages=PAGES, kind=None)
     guests = [serve(daemon, "g%d" % i, image, memory, *kind, "--seed", str(i + 1), fill="all", budget={"max_bytes": BUDGET})
@@ -410,7 +462,8 @@ def a_full_stash_stops_it(daemon):
     expect(guest.end(), wrong_pages=0, poisoned=0)
 
 
-TESTS = [every_byte_is_right, budgets_change_while_it_runs, what_is_not_needed_is_given_back, who_was_independent_is_not_any_more, balloons_storm_beside_it,
+TESTS = [every_byte_is_right, budgets_change_while_it_runs, what_is_not_needed_is_given_back, who_was_independent_is_not_any_more,
+         who_is_giving_back_when_taken_back_has_given_it, balloons_storm_beside_it,
          engines_die_while_reclaiming, upgrades_do_not_disturb, to_an_engine_that_has_no_stash, what_was_said_is_known_to_all_engines,
          pages_come_ahead_where_there_is_a_trend, parked_guests_run_and_come_back, drained_guests_have_all_of_it, a_drain_in_vain_gives_budgets_back, what_cannot_be_reclaimed_is_refused, a_full_stash_stops_it]
 for test in (engines_die_while_reclaiming, what_was_said_is_known_to_all_engines, parked_guests_run_and_come_back):
