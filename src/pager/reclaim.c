@@ -371,7 +371,7 @@ static bool is_full(struct cis_pager *p)
 {
 	struct cis_reclaim *r = &p->reclaim;
 
-	if (r->full_ns && p->now_ns >= r->full_ns)
+	if (r->full_ns && cis_pager_now(p) >= r->full_ns)
 		r->full_ns = 0;
 	return r->full_ns;
 }
