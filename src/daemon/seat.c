@@ -339,6 +339,7 @@ static int record(struct cis_seat *seat, struct cis_error *err)
 static int reclaim_of(struct cis_seat *seat, const struct cis_seat_opts *opts, struct cis_error *err)
 {
 	seat->reclaim = *opts->reclaim;
+	seat->header = opts->pager.state.header;
 	if (opts->pages && *opts->pages && !(seat->pages = strdup(opts->pages)))
 		return cis_fail(err, ENOMEM, "out of memory for a guest");
 	return cis_pager_reclaim(seat->pager, &seat->reclaim, err);

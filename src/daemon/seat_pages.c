@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "daemon/shard_int.h"
+#include "store/seal.h"
 
 #define RETRY_NS 1000000000u
 
@@ -20,21 +22,54 @@ void cis_seat_part_pages(struct cis_seat *seat)
 	bool idle = !seat->page_user.of || cis_pager_part(seat->pager);
 
 	assert(idle);
+	if (seat->sealed)
+		cis_store_close(seat->sealed);
+	seat->sealed = NULL;
 	if (seat->page_user.of)
 		cis_page_stores_part(&seat->shard->page_stores, &seat->page_user);
 	seat->reclaim.pages = NULL;
 	seat->pages_ns = 0;
 }
 
+/* Drawn when it is needed first.  An engine that is killed before it says that there is one has sealed nothing with it. */
+static int draw_key(struct cis_state_header *h, struct cis_error *err)
+{
+	uint8_t key[sizeof(h->key)];
+
+	if (__atomic_load_n(&h->has_key, __ATOMIC_ACQUIRE))
+		return 0;
+	if (getrandom(key, sizeof(key), 0) != sizeof(key))
+		return cis_fail(err, EIO, "no random numbers for a key: %s", strerror(errno));
+	memcpy(h->key, key, sizeof(key));
+	explicit_bzero(key, sizeof(key));
+	__atomic_store_n(&h->has_key, 1, __ATOMIC_RELEASE);
+	return 0;
+}
+
+static int seal(struct cis_seat *seat, struct cis_error *err)
+{
+	int rc = draw_key(seat->header, err);
+
+	if (!rc)
+		rc = cis_sealed_open(seat->reclaim.pages, seat->header->key, &seat->sealed, err);
+	if (!rc)
+		seat->reclaim.pages = seat->sealed;
+	return rc;
+}
+
 static int join(struct cis_seat *seat, struct cis_error *err)
 {
+	const char *inner = cis_pages_sealed_in(seat->pages);
 	int rc;
 
 	seat->page_user = (struct cis_page_user){ .ns = { seat->reclaim.ns[0], seat->reclaim.ns[1] }, .moved = moved, .ctx = seat };
-	rc = cis_page_stores_join(&seat->shard->page_stores, seat->pages, &seat->page_user, &seat->reclaim.pages, err);
+	rc = cis_page_stores_join(&seat->shard->page_stores, inner ? inner : seat->pages, &seat->page_user, &seat->reclaim.pages, err);
 	if (rc)
 		return rc;
-	rc = cis_pager_reclaim(seat->pager, &seat->reclaim, err);
+	if (inner)
+		rc = seal(seat, err);
+	if (!rc)
+		rc = cis_pager_reclaim(seat->pager, &seat->reclaim, err);
 	if (rc)
 		cis_seat_part_pages(seat);
 	return rc;

@@ -45,6 +45,8 @@ struct cis_seat {
 	struct cis_reclaim_opts reclaim;
 	char *pages; /* the name, or NULL */
 	struct cis_page_user page_user;
+	struct cis_store *sealed; /* around the shard's handle, or NULL */
+	struct cis_state_header *header; /* of its state */
 	uint64_t pages_ns; /* when to try to open it again; 0: not to */
 	bool pages_told;   /* that it cannot be opened */
 };

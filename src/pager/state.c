@@ -264,8 +264,8 @@ static int header_check(const struct cis_state_header *h, uint64_t bytes, struct
 	if (h->ring_head < h->ring_tail || h->ring_head - h->ring_tail > CIS_RING_SLOTS)
 		return cis_fail(err, EBADMSG, "state memfd: ring indices %llu..%llu", (unsigned long long)h->ring_tail,
 				(unsigned long long)h->ring_head);
-	if (h->filled_by > CIS_FILLED_IN_PLACE)
-		return cis_fail(err, EBADMSG, "state memfd: filled in way %u", h->filled_by);
+	if (h->filled_by > CIS_FILLED_IN_PLACE || h->has_key > 1)
+		return cis_fail(err, EBADMSG, "state memfd: filled in way %u, %u keys", h->filled_by, h->has_key);
 	if (h->layout == 1)
 		return 0;
 	if (h->stats_bytes > CIS_STATS_ROOM || h->nr_trace > h->nr_pages || h->recording > 1 || h->filled > 2)

@@ -116,6 +116,10 @@ struct cis_state_header {
 	uint32_t recording; /* 0 or 1 */
 	uint32_t filled;    /* enum cis_fill: the level that is complete */
 	uint32_t filled_by; /* enum cis_filled_by */
+
+	/* The key of what is sealed in stores, once there is one.  The page is locked in memory, and nobody prints it. */
+	uint32_t has_key;
+	uint8_t key[32];
 };
 
 /**

@@ -29,13 +29,46 @@ static const struct cis_pages_kind cis_pages_memory = {
 	.probe = memory_probe,
 };
 
+/* sealed: is another one, and a key. */
+
+static int sealed_check(const char *rest, struct cis_error *err)
+{
+	if (cis_pages_is_stash(rest) || cis_pages_sealed_in(rest))
+		return cis_fail(err, EINVAL, "sealed: stands before the name of a store that is elsewhere");
+	return cis_pages_check(rest, err);
+}
+
+static int sealed_open(const char *rest, const struct cis_pages_opts *opts, struct cis_store **ret, struct cis_error *err)
+{
+	return cis_fail(err, ENOTSUP, "sealed: is opened with the key of a guest");
+}
+
+static int sealed_probe(const char *rest, uint64_t timeout_ns, struct cis_error *err)
+{
+	return sealed_check(rest, err) ? -EINVAL : cis_pages_probe(rest, timeout_ns, err);
+}
+
+static const struct cis_pages_kind cis_pages_sealed = {
+	.scheme = "sealed:",
+	.check = sealed_check,
+	.open = sealed_open,
+	.probe = sealed_probe,
+};
+
+const char *cis_pages_sealed_in(const char *url)
+{
+	size_t len = strlen(cis_pages_sealed.scheme);
+
+	return strncmp(url, cis_pages_sealed.scheme, len) ? NULL : url + len;
+}
+
 static const struct cis_pages_kind *const kinds[] = {
 	&cis_pages_file,
 	&cis_pages_memcached,
 	&cis_pages_memory,
 	&cis_pages_tier,
 	&cis_pages_valkey,
-	&cis_pages_valkey,
+	&cis_pages_sealed,
 	NULL,
 };
 

@@ -175,6 +175,9 @@ void cis_pages_show(const char *url, char *buf, size_t size);
  */
 bool cis_pages_is_stash(const char *url);
 
+/** cis_pages_sealed_in() - of sealed:NAME, NAME: which store the sealed values go to, see cis_sealed_open(); else NULL. */
+const char *cis_pages_sealed_in(const char *url);
+
 /**
  * cis_pages_open() - a handle of a store of pages: file:DIR, memcached://..., valkey://..., tier:...; cistern-stores(7) has the syntax
  *

@@ -6,6 +6,12 @@ $ cistern store check file:/nowhere
 ! cistern store check: store file: /nowhere: No such file or directory
 ? 1
 
+$ cistern store check sealed:file:$PWD/pages | sed "s:$PWD::"; cistern store check sealed:memory:
+sealed:file:/pages: good
+! cistern store check: sealed: stands before the name of a store that is elsewhere
+! Try 'cistern store check --help'.
+? 2
+
 $ cistern store check floppy:a
 ! cistern store check: 'floppy' is not a kind of store of pages; cistern-stores(7) has them
 ! Try 'cistern store check --help'.

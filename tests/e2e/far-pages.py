@@ -40,6 +40,12 @@ class File:
         pass
 
 
+class Sealed(File):
+    def __init__(self, daemon):
+        super().__init__(daemon)
+        self.name = "sealed:" + self.name
+
+
 class Server:
     """On a port of its own; it keeps what it has while it is stopped."""
     def __init__(self, daemon):
@@ -300,9 +306,39 @@ for test in (engines_die, who_ends_while_there_is_no_engine_leaves_nothing, a_st
 
 ENGINES_END = (engines_die, upgrades_do_not_disturb, who_ends_while_there_is_no_engine_leaves_nothing,
                a_store_that_is_away_is_waited_for)
+def data_of(path):
+    """Without the holes, of which there are many."""
+    fd, data, at = os.open(path, os.O_RDONLY), b"", 0
+    with contextlib.suppress(OSError):
+        while True:
+            at = os.lseek(fd, at, os.SEEK_DATA)
+            end = os.lseek(fd, at, os.SEEK_HOLE)
+            data += os.pread(fd, end - at, at)
+            at = end
+    os.close(fd)
+    return data
+
+
+def what_is_sealed_cannot_be_read(daemon):
+    """And what is not, can: so it was looked for in the right place."""
+    memory, image = make_image(daemon, "image", "--chunk", "16", pages=PAGES, kind=4)
+    for kind, found in ((File, True), (Sealed, False)):
+        store = kind(daemon)
+        guest = serve(daemon, kind.__name__, image, memory, *COPIED, fill="none", budget=budget(store, codec="raw"))
+        guest.do("read")
+        until(lambda: far(daemon, kind.__name__) > PAGES // 2)
+        stored = b"".join(data_of(store.folder + "/" + name) for name in os.listdir(store.folder))
+        assert (b" of a guest, page" in stored) == found and len(stored) > PAGES // 2 * PAGE, kind
+        guest.do("verify")
+        end(daemon, kind.__name__, guest)
+        until(lambda: not store.holds())
+        rig.subprocess.run(["rm", "-rf", store.folder], check=True)
+
+
 TESTS = [with_store(kind)(test) for test in (every_byte_is_right, engines_die, upgrades_do_not_disturb, all_of_it_comes_back,
                                              who_ends_while_there_is_no_engine_leaves_nothing, a_store_that_is_away_is_waited_for)
          for kind in (File, Valkey, Memcached)]
+TESTS += [with_store(Sealed)(test) for test in (every_byte_is_right, engines_die, upgrades_do_not_disturb)] + [what_is_sealed_cannot_be_read]
 TESTS += [with_store(Tier)(test) for test in (every_byte_is_right, engines_die, upgrades_do_not_disturb)] + [what_store_it_is_stays]
 
 if __name__ == "__main__":
